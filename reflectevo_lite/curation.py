@@ -161,6 +161,19 @@ def preference_rows(rows: Sequence[PairRow]) -> list[PreferenceRow]:
     ]
 
 
+def with_rows(sets: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The sets that hold rows; a printed line names each empty one, whose setting is left out of the run.
+
+    A model that is never right after reflecting leaves nothing to train on. That is a finding, not a failure: the run
+    goes on with what there is.
+    """
+    for name in [name for name, rows in sets.items() if not rows]:
+        print(
+            f"{name}: nothing to train on, this setting is left out (more questions, a higher k or another model may help)"
+        )
+    return {name: rows for name, rows in sets.items() if rows}
+
+
 # -- Small helpers -------------------------------------------------------------------------------------------------------
 def _distinct(rollout: Rollout, correct: bool | None = None) -> list[Reflection]:
     """Reflections with different, non-empty texts that were not cut off; only (in)correct ones where asked."""

@@ -96,7 +96,7 @@ class TransformersEngine:
     def encode(self, conversation: list[Message], completion: str | None = None) -> list[int]:
         """Token ids of a prompt as the model's chat template lays it out, thinking modes switched off."""
         text = self.tokenizer.apply_chat_template(
-            conversation, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            conversation, tokenize=False, add_generation_prompt=True, **models.TEMPLATE
         )
         return self.tokenizer(text + (completion or ""), add_special_tokens=False)["input_ids"]
 

@@ -32,6 +32,13 @@ class Setting(NamedTuple):
     corrector: Adapter = None
     one_stage: bool = False  # reflection and second attempt in one completion, by `reflector`
 
+    @property
+    def trained(self) -> bool:
+        """Whether every adapter that it names has been trained; one with nothing to train on is left out of a run."""
+        return all(
+            (Path(adapter) / "training.json").exists() for adapter in (self.reflector, self.corrector) if adapter
+        )
+
 
 def first_turns(
     engine: Engine, problems: Sequence[Problem], out: str | Path, *, max_new_tokens: int, chunk_size: int = 500

@@ -6,6 +6,7 @@ training questions, keeps what led to a correct second turn, and trains a fresh 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,8 @@ def run_round(
     """One round: rollouts by `previous`, D+, a fresh Reflector, its evaluation as `evals/round_<r>.oracle.jsonl`.
 
     `data`: train on this round's D+ alone ("latest") or together with the `earlier` rows ("union"). Returns what the
-    round's table shows, with the adapter's path and the D+ rows trained on. Resumable at every step.
+    round's table shows, with the adapter's path and the D+ rows trained on; where there are none, no `rows` either.
+    Resumable at every step.
     """
     found = rollouts.generate_rollouts(
         engine,
@@ -61,6 +63,8 @@ def run_round(
     plus = curation.d_plus(found)
     store.write_jsonl(run.path("rounds", str(r), "d_plus.jsonl"), plus)
     used = [*earlier, *plus] if data == "union" else plus
+    if not curation.with_rows({f"round_{r}": used}):
+        return {"round": r, "adapter": previous, "plus": [], "rows": [], **harvest(found)}
     adapter = run.path("adapters", f"round_{r}")
     training.train_sft(curation.sft_rows("reflector", used), adapter, model=model, params=params)
     setting = evaluation.Setting(f"round_{r}", reflector=adapter)
@@ -76,7 +80,8 @@ def rounds_table(prompted: Sequence[Any], done: Sequence[dict[str, Any]], *, see
     `corrected`, `distinct` and `words` describe the rollouts that the round was trained on. Fractions in 0..1.
     """
     rows = []
-    for r, entry in enumerate([{"rows": prompted}, *done]):
+    for entry in [{"round": 0, "rows": prompted}, *(d for d in done if d["rows"])]:
+        r = entry["round"]
         row = evaluation.describe(f"round_{r}.oracle", "all", entry["rows"], seed)
         low, high = (row["acc_t1"] + bound for bound in row["delta_ci"])
         rows.append(
@@ -87,7 +92,7 @@ def rounds_table(prompted: Sequence[Any], done: Sequence[dict[str, Any]], *, see
                 "low": low,
                 "high": high,
                 "n": row["n"],
-                **{key: entry.get(key) for key in ("reflections", "corrected", "distinct", "words")},
+                **{key: entry.get(key, math.nan) for key in ("reflections", "corrected", "distinct", "words")},
             }
         )
     return pd.DataFrame(rows)
@@ -105,9 +110,26 @@ def harvest(found: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def adapter_of_round(run: store.Run, r: int) -> Path:
-    """Where the Reflector of round r lies; round 1 is notebook 03's. Raises FileNotFoundError where it is missing."""
+def first_round(run: store.Run) -> dict[str, Any]:
+    """Round 1, which notebooks 02 and 03 made, in the form that `run_round` returns."""
+    plus = run.read("curated", "d_plus.jsonl")
+    rows = run.read("evals", "reflector_only.oracle.jsonl") if plus else []
+    made = harvest(run.read("rollouts", "train.jsonl"))
+    return {"round": 1, "adapter": adapter_of_round(run, 1), "plus": plus, "rows": rows, **made}
+
+
+def adapter_of_round(run: store.Run, r: int) -> Path | None:
+    """Where the Reflector of round r lies; round 1 is notebook 03's, and round 0 the base model, None.
+
+    A round that found nothing to train on hands on the Reflector of the round before. Raises FileNotFoundError where
+    one is missing that ought to be there.
+    """
+    if r == 0:
+        return None
     path = run.path("adapters", "reflector" if r == 1 else f"round_{r}")
-    if not (path / "training.json").exists():
-        raise FileNotFoundError(f"{path} is missing: run notebook {'03_sft' if r == 1 else '05_iteration'} first")
-    return path
+    if (path / "training.json").exists():
+        return path
+    plus = run.path("curated", "d_plus.jsonl") if r == 1 else run.path("rounds", str(r), "d_plus.jsonl")
+    if plus.exists() and not store.read_jsonl(plus):
+        return adapter_of_round(run, r - 1)
+    raise FileNotFoundError(f"{path} is missing: run notebook {'03_sft' if r == 1 else '05_iteration'} first")

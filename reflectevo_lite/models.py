@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY = "tiny"  # the embedded model's name in params
+TEMPLATE = {"enable_thinking": False}  # what chat templates are told, in generation and in training alike (Qwen-3)
 
 
 class Loaded(NamedTuple):
@@ -65,7 +66,30 @@ def load(name: str, *, dtype: str = "auto", load_in_4bit: bool = False, device: 
     if not load_in_4bit:
         model.to(device)
     model.eval()
+    model.generation_config.eos_token_id = stop_tokens(model, tokenizer)
     return Loaded(model, tokenizer, name, f"transformers on {device}, {kwargs['dtype']}")
+
+
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a turn: of the generation configuration, the tokenizer, and the chat template.
+
+    Published configurations do not always name the one that the template writes (early Gemma-2: `<eos>` alone, though
+    a turn ends with `<end_of_turn>`); without it the model would talk on to the length limit.
+    """
+    configured = model.generation_config.eos_token_id
+    found = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in [*found, tokenizer.eos_token_id, end_of_turn(tokenizer)] if i is not None})
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The special token that follows an assistant's message in the chat template; None where there is none."""
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
+    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("reply")[2]
+    added = tokenizer.added_tokens_decoder
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    return next((i for i in ids if i in added and added[i].special), None)
 
 
 def pick_dtype(dtype: str, device: str) -> str:

@@ -113,7 +113,10 @@ def _train(
     set_seed(params.seed)  # before the trainer: LoRA's initialisation draws from the global seed
     loaded = models.load(model, load_in_4bit=params.load_in_4bit)
     _check_lengths(loaded, rows, columns, params.max_length, out.name)
-    data = Dataset.from_list([{name: row[name] for name in columns} for row in rows])
+    told = {
+        "chat_template_kwargs": models.TEMPLATE
+    }  # TRL hands it to the template: the prompt is the one that was sent
+    data = Dataset.from_list([{name: row[name] for name in columns} | told for row in rows])
     work = out.with_name(out.name + ".checkpoints")
     steps = _steps(len(rows), params)
     trainer = build(loaded, data, _common(params, work, steps, str(loaded.model.device.type)))
