@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from . import prompts
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -36,19 +38,20 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Problems per task and split, and question lengths in words. `problems`: rows by split."""
+    """Problems per task and split, and question lengths in words, context and options included. `problems`: by split."""
     import seaborn as sns
 
     frame = pd.DataFrame(
         [
-            {"split": split, "task": p["task"], "words": len((p.get("context", "") + " " + p["question"]).split())}
+            {"split": split, "task": p["task"], "words": len(prompts.question_text(p).split())}
             for split, rows in problems.items()
             for p in rows
         ]
     )
-    figure, (left, right) = _figure(9, 3.4, 2)
+    height = max(3.4, 0.4 * frame["task"].nunique() + 1.4)
+    figure, (left, right) = _figure(9, height, 2)
     sns.countplot(frame, y="task", hue="split", ax=left)
-    sns.move_legend(left, "upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, title=None, frameon=False)
+    sns.move_legend(left, "upper center", bbox_to_anchor=(0.5, -0.7 / height), ncols=2, title=None, frameon=False)
     sns.boxplot(frame, y="task", x="words", ax=right, color=BLUE, showfliers=False, width=0.5)
     _label(left, "problems", "", f"Task mix (n = {len(frame):,})")
     _label(right, "question length (words)", "", "Length")

@@ -5,7 +5,7 @@
     load("bbh:snarks") · load("bigbench:causal_judgment")  a task of a collection
     load("synthetic:arithmetic", "train", n=100)           the embedded tasks; no network, no files
     load("jsonl:mine.jsonl", "test")                       your own rows
-    describe_sources()                                     the table of all sources
+    describe_sources(), sources_markdown()                 the table of all sources
 
 One page per set, in `sources/`, says where it comes from, what its rows look like and how it is split. With
 `data_dir`, a local copy is preferred (its forms: `sources/files.py`); the mapping to Problem rows is the
@@ -19,6 +19,7 @@ are.
 from __future__ import annotations
 
 import difflib
+import itertools
 import random
 import re
 import warnings
@@ -49,7 +50,7 @@ from .sources.files import SourceMissing, pooled_rows, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SOURCES", "SourceMissing", "describe_sources", "drop_shared", "load", "load_many"]
+__all__ = ["SOURCES", "SourceMissing", "describe_sources", "drop_shared", "load", "load_many", "sources_markdown"]
 
 SOURCES: dict[str, Source] = {
     "logiqa": logiqa.SOURCE,
@@ -101,8 +102,9 @@ def load_many(
     data_dir: str | Path | None = None,
     shown_tests: int = mbpp.SHOWN_TESTS,
 ) -> list[Problem]:
-    """Problems of several sources, one after another, `n` of each (see `load`); ids are unique.
+    """Problems of several sources in turn, `n` of each (see `load`); ids are unique.
 
+    In turn, so that the first questions of a list hold every source: notebook 02 takes the first `n_rollout`.
     Train questions that any of these sources holds in its test split are dropped, not only those of their
     own source (BBH tasks are BIG-bench tasks, for one). For train and test of different lists see
     `drop_shared`.
@@ -110,12 +112,11 @@ def load_many(
     _check(sources, n, shown_tests)
     mixed = len(sources) > 1 and split != "test"
     held = {key for name in sources if mixed for key in _test_keys(name, data_dir)}
-    rows: list[Row] = []
-    for name in sources:
-        drawn = _drawn(name, split, n, seed, data_dir, held)
-        is_mbpp = name.split(":")[0] == "mbpp"
-        rows += [mbpp.with_shown_tests(row, shown_tests) for row in drawn] if is_mbpp else drawn
-    return _with_unique_ids(rows)
+    drawn = [_shown(name, _drawn(name, split, n, seed, data_dir, held), shown_tests) for name in sources]
+    if short := [f"{name} has {len(rows)}" for name, rows in zip(sources, drawn, strict=True) if len(rows) < (n or 0)]:
+        warnings.warn(f"{', '.join(short)} {split} questions, fewer than the {n} asked for", stacklevel=2)
+    in_turn = (row for turn in itertools.zip_longest(*drawn) for row in turn if row is not None)
+    return _with_unique_ids(in_turn)
 
 
 def drop_shared(train: Sequence[Problem], test: Sequence[Problem]) -> list[Problem]:
@@ -138,6 +139,20 @@ def describe_sources() -> pd.DataFrame:
     yours = ("your file", "", "yours", own_rule, "any", "yours", "invented rows, good and bad")
     table |= {"synthetic[:<family>]": _row(*package), "jsonl:PATH": _row(*yours)}
     return pd.DataFrame([{"source": name, **row} for name, row in table.items()])
+
+
+def sources_markdown() -> str:
+    """`describe_sources` as the Markdown table that the README and notebook 01 show."""
+    lines = [
+        "| source | from | licence | rows as published | train and test | grader | tested with |",
+        "|---|" + "---|" * 6,
+    ]
+    for row in describe_sources().to_dict("records"):
+        origin = f"[origin]({row['origin']})" if row["origin"].startswith("https://") else row["origin"]
+        hub = f"hub [{row['hub']}](https://huggingface.co/datasets/{row['hub']}), " if row["hub"] else ""
+        cells = (row["licence"], row["rows"], row["splits"], row["grader"], row["tested"])
+        lines.append(f"| `{row['source']}` | {hub}{origin} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _described(source: Source) -> Row:
@@ -193,11 +208,13 @@ def _drawn(name: str, split: str, n: int | None, seed: int, data_dir: str | Path
         raise ValueError(f"{name} has no {split} questions")
     if n is None:
         return rows
-    if len(rows) < n:
-        warnings.warn(f"{name} has {len(rows)} {split} questions, fewer than the {n} asked for", stacklevel=4)
     rows.sort(key=question_key)  # the same draw from a copy that lists its rows in another order
     random.Random(f"{name}/{split}/{seed}").shuffle(rows)
     return rows[:n]
+
+
+def _shown(name: str, rows: list[Row], count: int) -> list[Row]:
+    return [mbpp.with_shown_tests(row, count) for row in rows] if name.split(":")[0] == "mbpp" else rows
 
 
 def _synthetic(name: str, split: str, n: int | None, seed: int) -> list[Row]:

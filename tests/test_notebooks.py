@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from reflectevo_lite import pipeline, tiny
+from reflectevo_lite import pipeline, problems, tiny
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {"n_train": 400, "n_test": 60, "n_rollout": 120, "chunk_size": 60, "rounds": 2, "turns": 3}
@@ -52,6 +52,27 @@ def test_a_notebook_records_every_parameter_it_declares(stage):
 def test_every_params_file_fits_the_notebooks(path):
     plan = pipeline.make_plan(pipeline.load_params(path), ROOT / "notebooks")
     assert set(plan.params) == set(pipeline.STAGES)
+
+
+PAPER = {path.stem: pipeline.load_params(path) for path in sorted((ROOT / "params" / "paper").glob("*.yaml"))}
+
+
+def test_the_papers_presets_are_four_benchmarks_by_two_models_on_500_questions():
+    assert len(PAPER) == 8 and len({p["run_dir"] for p in PAPER.values()}) == 8
+    assert all(p["n_test"] * len(p["sources"]) == 500 and p["seed"] == 0 for p in PAPER.values())
+    assert {p["model"] for p in PAPER.values()} == {
+        "meta-llama/Meta-Llama-3-8B-Instruct",
+        "mistralai/Mistral-7B-Instruct-v0.2",
+    }
+    assert all(not problems._check(p["sources"], p["n_test"], 3) for p in PAPER.values())  # every source is known
+
+
+def test_the_papers_presets_differ_in_model_and_questions_alone():
+    own = {"run_dir", "model", "sources", "n_train", "n_test", "n_rollout", "shown_tests"}
+    shared = [{name: value for name, value in p.items() if name not in own} for p in PAPER.values()]
+    assert all(p == shared[0] for p in shared)
+    assert shared[0]["grad_accum"] * shared[0]["sft_batch_size"] == 16 * 4  # the paper's rows in a step
+    assert shared[0]["grad_accum"] * shared[0]["dpo_batch_size"] == 1 * 32 * 4
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from reflectevo_lite import problems, prompts, synthetic
-from reflectevo_lite.problems import SOURCES, SourceMissing, describe_sources, drop_shared, load, load_many
+from reflectevo_lite.problems import (
+    SOURCES,
+    SourceMissing,
+    describe_sources,
+    drop_shared,
+    load,
+    load_many,
+    sources_markdown,
+)
 from reflectevo_lite.sources import base, bbh, bigbench, coqa, files, hendrycks_math, mbpp, own
 
 HUB_ROWS = files.hub_rows
@@ -621,6 +629,26 @@ def test_load_many_keeps_train_free_of_every_sources_test(tmp_path):
     ] == ["d"]
 
 
+def test_the_head_of_a_mixture_holds_every_source(mirror):
+    names = ["gsm8k", "strategyqa", "bbh:snarks", "mbpp"]
+    rows = load_many(names, "train", n=4, data_dir=mirror)
+    assert [row["task"] for row in rows[:5]] == [*names, "gsm8k"]
+    assert [row["task"] for row in rows[-2:]] == [
+        "strategyqa",
+        "bbh:snarks",
+    ]  # the two with four rows to give, mbpp has 2
+
+
+def test_a_transfer_run_trains_on_no_question_of_the_other_lists_test(tmp_path):
+    rows = [{"question": name, "answer": "#### 1"} for name in ("a", "b", "c")]
+    put(tmp_path / "gsm8k/train.jsonl", rows)
+    put(tmp_path / "gsm8k/test.jsonl", [{"question": "z", "answer": "#### 1"}])
+    put(tmp_path / "math/train.jsonl", [{"problem": "y", "solution": r"\boxed{1}"}])
+    put(tmp_path / "math/test.jsonl", [{"problem": " B", "solution": r"\boxed{1}"}])
+    train, test = load("gsm8k", "train", data_dir=tmp_path), load("math", data_dir=tmp_path)
+    assert [row["question"] for row in drop_shared(train, test)] == ["a", "c"] and len(train) == 3
+
+
 def test_the_draw_does_not_depend_on_the_order_of_a_copy(mirror, tmp_path):
     rows = files.read_rows(mirror / "gsm8k/test.jsonl")
     put(tmp_path / "gsm8k/test.jsonl", rows[::-1])
@@ -859,6 +887,14 @@ def test_every_page_names_its_origin_and_shows_a_row():
     table = describe_sources()
     assert list(table.columns) == ["source", "origin", "hub", "licence", "splits", "grader", "rows", "tested"]
     assert len(table) == 15 and (table.drop(columns="hub") != "").all(axis=None)
+
+
+def test_the_readme_shows_the_table_of_sources():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("## Sources\n")[2].partition("\n## ")[0]
+    table = [line for line in shown.split("\n") if line.startswith("|")]
+    assert "\n".join(table) == sources_markdown()
+    assert len(table) == 2 + len(describe_sources()) and {line.count("|") for line in table} == {8}
 
 
 def test_importing_is_light():

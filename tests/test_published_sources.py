@@ -18,6 +18,7 @@ import test_problems as invented
 from conftest import ROOT
 
 from reflectevo_lite import cli, pipeline, problems, store
+from reflectevo_lite.sources import own
 
 CASES = ROOT.parent / "shared" / "cases" / "rows"
 TINY = {"n_train": 6, "n_test": 4, "n_rollout": 30, "k": 2, "rounds": 2, "turns": 2, "max_new_tokens": 12}
@@ -102,12 +103,14 @@ def rows_of(name: str) -> list[dict]:
 
 def real_copies(root: Path) -> list[str]:
     """Write local copies of real rows in published formats to `root`; returns the sources that they serve."""
-    two_halves("logiqa", root, [logiqa_row(row) for row in rows_of("logiqa")])
-    math = ("solution", "level", "type")
-    two_halves("math", root, [{"problem": r["question"], **{k: r[k] for k in math}} for r in rows_of("math")])
-    two_halves("gsm8k", root, [{"question": r["question"], "answer": r["solution"]} for r in rows_of("gsm8k")])
+    divide("logiqa", root, [logiqa_row(row) for row in rows_of("logiqa")], ("train", "validation", "test"))
+    divide("math", root, [math_row(row) for row in rows_of("math")])
+    divide("gsm8k", root, [{"question": r["question"], "answer": r["solution"]} for r in rows_of("gsm8k")])
     invented.put(root / "mbpp" / "mbpp.jsonl", [mbpp_row(i, row) for i, row in enumerate(rows_of("mbpp"))])
     invented.put(root / "strategyqa" / "dev.json", [strategy_row(row) for row in rows_of("strategyqa")])
+    invented.put(root / "timedial" / "test.json", [timedial_row(row) for row in rows_of("timedial")])
+    vitaminc = [vitaminc_row(row) for row in rows_of("vitaminc_official")]
+    divide("vitaminc", root, vitaminc, ("train", "dev", "test"))
     for domain in ("amazon", "reddit", "new_wiki"):
         rows = [{**r, "answers": {"text": r["answers"]}} for r in rows_of(f"squadshifts_{domain}")]
         invented.put(root / "squadshifts" / domain / "test.jsonl", rows)
@@ -116,19 +119,26 @@ def real_copies(root: Path) -> list[str]:
         examples = [bbh_row(row) for row in rows_of(f"bbh_{task}")]
         invented.put(root / "bbh" / f"{task}.json", {"canary": "", "examples": examples})
     domains = ["squadshifts:amazon", "squadshifts:new_wiki", "squadshifts:reddit"]
-    return ["logiqa", "math", "gsm8k", "mbpp", "strategyqa", *domains, *(f"bbh:{task}" for task in tasks)]
+    one_by_one = ["logiqa", "math", "gsm8k", "mbpp", "strategyqa", "timedial", "vitaminc"]
+    return [*one_by_one, *domains, *(f"bbh:{task}" for task in tasks)]
 
 
-def two_halves(name: str, root: Path, rows: list[dict]) -> None:
-    """Half as train, half as test: the rows at hand are of one published part only."""
-    for part, half in (("train", rows[::2]), ("test", rows[1::2])):
-        invented.put(root / name / f"{part}.jsonl", half)
+def divide(name: str, root: Path, rows: list[dict], parts: tuple[str, ...] = ("train", "test")) -> None:
+    """Rows dealt out to parts in turn: those at hand are of one published part only."""
+    for i, part in enumerate(parts):
+        invented.put(root / name / f"{part}.jsonl", rows[i :: len(parts)])
 
 
 def logiqa_row(row: dict) -> dict:
     context, _, query = row["question"].rpartition("\n")
     right = ord(row["answer"]) - 65
     return {"context": context, "query": query, "options": row["choices"], "correct_option": right}
+
+
+def math_row(row: dict) -> dict:
+    """Some rows at hand have lost their solution; the answer in a box stands for it."""
+    solution = row["solution"] or rf"So it is $\boxed{{{row['answer']}}}$."
+    return {"problem": row["question"], "solution": solution, "level": row["level"], "type": row["type"]}
 
 
 def mbpp_row(index: int, row: dict) -> dict:
@@ -140,6 +150,19 @@ def mbpp_row(index: int, row: dict) -> dict:
 
 def strategy_row(row: dict) -> dict:
     return {"qid": row["id"], "question": row["question"], "answer": row["answer"] == "A"}
+
+
+def timedial_row(row: dict) -> dict:
+    right, *wrong = sorted(row["choices"], key=lambda option: option != row["choices"][ord(row["answer"]) - 65])
+    dialogue = row["question"].partition("Context:\n")[2].split("\n")
+    names = {"correct1": right, "correct2": row["also_correct"], "incorrect1": wrong[0], "incorrect2": wrong[1]}
+    return {"id": row["id"], "conversation": dialogue} | names
+
+
+def vitaminc_row(row: dict) -> dict:
+    passage, _, rest = row["question"].partition("Passage: ")[2].partition("\nClaim: ")
+    label = dict(zip("ABC", ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO"), strict=True))[row["answer"]]
+    return {"unique_id": row["id"], "claim": rest.partition("\nOptions:")[0], "evidence": passage, "label": label}
 
 
 def bbh_row(row: dict) -> dict:
@@ -166,7 +189,9 @@ def test_real_rows_of_five_sets_go_through_reflectevo_run(tmp_path, capsys):
 @pytest.mark.skipif(not CASES.exists(), reason="no real rows in ../shared/cases/rows")
 def test_real_rows_of_every_kind_become_problems(tmp_path):
     sources = real_copies(tmp_path)
+    tested_with_real = {name for name, source in problems.SOURCES.items() if "real rows" in source.tested}
+    assert {name.split(":")[0] for name in tested_with_real} == {name.split(":")[0] for name in sources}
     for split in ("train", "test"):
         rows = problems.load_many(sources, split, data_dir=tmp_path)
         assert {row["task"] for row in rows} == set(sources) and len({row["id"] for row in rows}) == len(rows)
-        assert all(row["question"] and row["answer"] for row in rows)
+        assert all(own.fault(row) == "" for row in rows)

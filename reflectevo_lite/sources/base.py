@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 
+INVENTED = "invented rows in the original format and as hub rows"
+REAL = f"{INVENTED}; real rows, which stay out of the repository"
+
 
 class Part(NamedTuple):
     """A published part of a set ("train", "validation", …, named as on the hub)."""
@@ -53,7 +56,7 @@ class Source:
     text: Callable[[Row], str] | None = None
     pattern: str = ""  # name of the family in tables, "bbh:<task>"
     family_rows: str = ""  # rows of the whole family as published
-    tested: str = "invented rows in the original format and as hub rows"
+    tested: str = INVENTED
 
     @property
     def split_names(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 
-from .base import Part, Row, Source, fields, hash_split, letter, normalise
+from .base import REAL, Part, Row, Source, fields, hash_split, letter, normalise
 
 RAW = "https://raw.githubusercontent.com/suzgunmirac/BIG-Bench-Hard/main/bbh"
 TASKS = (
@@ -94,6 +94,7 @@ def source(task: str) -> Source:
         published=ROWS.get(task, "250"),
         family_rows="6,511 in 27 tasks",
         to_problem=to_problem,
+        tested=REAL,
         assign=hash_split(0.5),
         rule="published whole; questions are halved by their hash",
         hub="SaylorTwift/bbh",

@@ -10,7 +10,7 @@ Original files train.jsonl, test.jsonl; hub rows are the same. The answer is the
 
 from __future__ import annotations
 
-from .base import Part, Row, Source, fields
+from .base import REAL, Part, Row, Source, fields
 
 RAW = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
 
@@ -29,6 +29,7 @@ SOURCE = Source(
     grader="math",
     published="7,473 train, 1,319 test",
     to_problem=to_problem,
+    tested=REAL,
     rule="as published",
     hub="openai/gsm8k",
     configs=("main",),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .base import Part, Row, Source, fields
+from .base import REAL, Part, Row, Source, fields
 from .files import read_rows
 
 SUBJECTS = (
@@ -67,6 +67,7 @@ SOURCE = Source(
     grader="math",
     published="7,500 train, 5,000 test",
     to_problem=to_problem,
+    tested=REAL,
     read=read,
     rule="as published",
     hub="EleutherAI/hendrycks_math",

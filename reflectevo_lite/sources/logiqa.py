@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .base import Part, Row, Source, fields, letter
+from .base import REAL, Part, Row, Source, fields, letter
 
 RAW = "https://raw.githubusercontent.com/lgw863/LogiQA-dataset/master"
 
@@ -68,6 +68,7 @@ SOURCE = Source(
     grader="choice",
     published="7,376 train, 651 eval, 651 test",
     to_problem=to_problem,
+    tested=REAL,
     read=read,
     rule="as published: Train.txt, Eval.txt (validation), Test.txt",
     parts={

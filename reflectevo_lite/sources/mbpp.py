@@ -23,7 +23,7 @@ import ast
 import builtins
 import re
 
-from .base import Part, Row, Source, fields
+from .base import REAL, Part, Row, Source, fields
 
 RAW = "https://raw.githubusercontent.com/google-research/google-research/master/mbpp"
 SHOWN_TESTS = 3  # as the set's authors do
@@ -107,6 +107,7 @@ def source(version: str) -> Source:
         else "427: 120 train, 43 validation, 257 test, 7 prompt",
         rule="task ids 601–974 train, 511–600 validation, 11–510 test, 1–10 prompt (both versions alike)",
         to_problem=to_problem,
+        tested=REAL,
         assign=assign,
         names=tuple(RANGES),
         hub="google-research-datasets/mbpp",

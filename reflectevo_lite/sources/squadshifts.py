@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .base import Part, Row, Source, fields, hash_split
+from .base import REAL, Part, Row, Source, fields, hash_split
 from .files import read_rows
 
 RAW = "https://raw.githubusercontent.com/modestyachts/squadshifts-website/master/datasets"
@@ -66,6 +66,7 @@ def source(domain: str) -> Source:
         published=f"{ROWS[domain]} test",
         family_rows="; ".join(f"{d} {n}" for d, n in ROWS.items()),
         to_problem=to_problem,
+        tested=REAL,
         read=read,
         rule="published as test only; passages are halved by their hash, so that no passage is on both sides",
         assign=hash_split(0.5, of=lambda problem: problem["context"]),

@@ -13,7 +13,7 @@ The copies divide the same 2,290 questions differently, so they are pooled and s
 
 from __future__ import annotations
 
-from .base import Part, Row, Source, fields, hash_split
+from .base import REAL, Part, Row, Source, fields, hash_split
 
 CHOICES = ("Yes", "No")
 
@@ -34,6 +34,7 @@ SOURCE = Source(
     grader="choice",
     published="2,290 with answers",
     to_problem=to_problem,
+    tested=REAL,
     assign=hash_split(0.25),
     rule="all copies pooled; a quarter is test by the question's hash",
     hub="ChilleD/StrategyQA",

@@ -17,7 +17,7 @@ ones, in an order fixed by the dialogue's hash. correct2, "_none_" in some rows,
 
 from __future__ import annotations
 
-from .base import Part, Row, Source, fields, hash_split, normalise, shuffled_choices
+from .base import REAL, Part, Row, Source, fields, hash_split, normalise, shuffled_choices
 
 QUESTION = "Which option fills the gap <MASK> in this dialogue best?"
 
@@ -42,6 +42,7 @@ SOURCE = Source(
     grader="choice",
     published="1,446 test (342 of them with one right option)",
     to_problem=to_problem,
+    tested=REAL,
     assign=hash_split(0.5, of=lambda problem: problem["context"]),
     rule="published as test only; dialogues are halved by their hash",
     parts={

@@ -10,7 +10,7 @@ Original files train.jsonl, dev.jsonl, test.jsonl; hub rows are the same.
 
 from __future__ import annotations
 
-from .base import Part, Row, Source, fields
+from .base import REAL, Part, Row, Source, fields
 
 RAW = "https://huggingface.co/datasets/tals/vitaminc/resolve/main"
 QUESTION = "Judged by the passage alone, is the claim true, false, or can neither be said?\nClaim: {claim}"
@@ -40,6 +40,7 @@ SOURCE = Source(
     grader="choice",
     published="370,653 train, 63,054 dev, 55,197 test",
     to_problem=to_problem,
+    tested=REAL,
     rule="as published",
     hub="tals/vitaminc",
     parts={
