@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import synthetic
+from . import store, synthetic
 from .rows import Problem
 from .sources import (
     bbh,
@@ -84,7 +84,8 @@ def load(
 
     `n` rows are drawn without replacement by `seed`, and the draw for a smaller n is the head of that for a
     larger one; None gives all, in published order (synthetic needs a number). Ids are `<source>-<split>-<id
-    or index of the set>`. `data_dir` holds local copies. `shown_tests` is how many asserts an MBPP prompt
+    or index of the set>`. `data_dir` holds local copies; a relative path is meant from the project's root, as
+    is jsonl's. `shown_tests` is how many asserts an MBPP prompt
     shows (`sources/mbpp.py`). Where a split has fewer than n rows, all are returned with a warning.
 
     Raises ValueError (one line) for an unknown source or split, bad n, or a file that cannot be read;
@@ -110,6 +111,7 @@ def load_many(
     `drop_shared`.
     """
     _check(sources, n, shown_tests)
+    data_dir = store.resolve_dir(data_dir) if data_dir else None
     mixed = len(sources) > 1 and split != "test"
     held = {key for name in sources if mixed for key in _test_keys(name, data_dir)}
     drawn = [_shown(name, _drawn(name, split, n, seed, data_dir, held), shown_tests) for name in sources]
@@ -296,7 +298,7 @@ def _finished(source: Source, split: str, problem: Row) -> Row:
 def _own(path: str, split: str) -> list[Row]:
     if "{split}" not in path:
         _check_split(f"jsonl:{path}", split, own.NAMES)
-    rows = own.pool(path, split)
+    rows = own.pool(str(store.resolve_dir(path)), split)
     if split in ("train", "validation"):
         held = {question_key(row) for row in _own_test(path)}
         rows = [row for row in rows if question_key(row) not in held]
@@ -304,6 +306,7 @@ def _own(path: str, split: str) -> list[Row]:
 
 
 def _own_test(path: str) -> list[Row]:
+    path = str(store.resolve_dir(path))
     there = "{split}" not in path or Path(path.replace("{split}", "test")).is_file()
     return own.pool(path, "test") if there else []
 

@@ -173,7 +173,7 @@ def project_root() -> Path:
 
 def resolve_dir(run_dir: str | Path) -> Path:
     """A run directory as an absolute path; a relative one is meant from the project's root, wherever a notebook runs."""
-    return (project_root() / run_dir).resolve()
+    return (project_root() / Path(run_dir).expanduser()).resolve()
 
 
 def check_parameters(

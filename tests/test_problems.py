@@ -639,16 +639,6 @@ def test_the_head_of_a_mixture_holds_every_source(mirror):
     ]  # the two with four rows to give, mbpp has 2
 
 
-def test_a_transfer_run_trains_on_no_question_of_the_other_lists_test(tmp_path):
-    rows = [{"question": name, "answer": "#### 1"} for name in ("a", "b", "c")]
-    put(tmp_path / "gsm8k/train.jsonl", rows)
-    put(tmp_path / "gsm8k/test.jsonl", [{"question": "z", "answer": "#### 1"}])
-    put(tmp_path / "math/train.jsonl", [{"problem": "y", "solution": r"\boxed{1}"}])
-    put(tmp_path / "math/test.jsonl", [{"problem": " B", "solution": r"\boxed{1}"}])
-    train, test = load("gsm8k", "train", data_dir=tmp_path), load("math", data_dir=tmp_path)
-    assert [row["question"] for row in drop_shared(train, test)] == ["a", "c"] and len(train) == 3
-
-
 def test_the_draw_does_not_depend_on_the_order_of_a_copy(mirror, tmp_path):
     rows = files.read_rows(mirror / "gsm8k/test.jsonl")
     put(tmp_path / "gsm8k/test.jsonl", rows[::-1])
@@ -816,6 +806,9 @@ def test_jsonl_files_by_split_share_no_question(tmp_path):
         ({"grader": "text", "answer": []}, "cannot be empty"),
         ({"grader": "exact", "answer": ""}, "an empty answer"),
         ({"question": " "}, "an empty id or question"),
+        ({"choices": [str(i) for i in range(27)]}, "only 26 letters"),
+        ({"grader": "text", "answer": ["x", " "]}, "an empty string among the answers"),
+        ({"meta": {"split": "dev"}}, "meta.split is 'dev'; there are train, validation, test"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(change, says, tmp_path):
@@ -838,6 +831,20 @@ def test_jsonl_missing_fields_duplicates_and_files(tmp_path):
             load(f"jsonl:{tmp_path}/{file}.jsonl", "all")
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         load(f"jsonl:{tmp_path}/none.jsonl", "all")
+    with pytest.raises(FileNotFoundError, match="a folder, not a file"):
+        load(f"jsonl:{tmp_path}", "all")
+    (tmp_path / "latin.jsonl").write_bytes('{"id": "Käse"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.jsonl: not UTF-8 text \(byte 9\)"):
+        load(f"jsonl:{tmp_path}/latin.jsonl", "all")
+
+
+def test_relative_paths_are_meant_from_the_projects_root(tmp_path, monkeypatch):
+    for folder in ("notebooks", "params", "copies"):
+        (tmp_path / folder).mkdir()
+    gsm8k(tmp_path / "copies")
+    put(tmp_path / "mine.jsonl", [GOOD])
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert len(load("gsm8k", data_dir="copies")) == 4 and load("jsonl:mine.jsonl", "all")[0]["id"] == "q"
 
 
 GRADERS = {

@@ -32,9 +32,14 @@ def pool(path: str, split: str) -> list[Row]:
 def read(path: Path) -> list[Row]:
     """Every row of a file, checked."""
     if not path.is_file():
-        raise FileNotFoundError(f"jsonl:{path}: there is no such file")
+        kind = "that is a folder, not a file" if path.is_dir() else "there is no such file"
+        raise FileNotFoundError(f"jsonl:{path}: {kind}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     rows: dict[str, Row] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -67,6 +72,9 @@ def fault(row: object) -> str:
         return "an empty id or question"
     if row["grader"] not in GRADERS:
         return f"unknown grader {row['grader']!r}; there are {', '.join(GRADERS)}"
+    split = row.get("meta", {}).get("split")
+    if split not in (None, *NAMES[:3]):
+        return f"meta.split is {split!r}; there are {', '.join(NAMES[:3])}"
     return _answer_fault(row)
 
 
@@ -75,12 +83,16 @@ def _answer_fault(row: Row) -> str:
     letters = [letter(i) for i in range(len(choices))]
     if grader == "choice" and len(choices) < 2:
         return "a choice question needs a list of two or more 'choices'"
+    if len(choices) > 26:
+        return f"{len(choices)} choices, and only 26 letters to name them by"
     if grader == "choice" and answer not in letters:
         return f"the answer {answer!r} is not a letter from A to {letters[-1]}"
     if grader == "code" and not row.get("tests"):
         return "a code question needs a list of 'tests'"
     if isinstance(answer, list) and (grader != "text" or not answer):
         return "only text questions take a list of answers, and it cannot be empty"
+    if isinstance(answer, list) and not all(gold.strip() for gold in answer):
+        return "an empty string among the answers"
     return "" if answer or grader == "code" else "an empty answer"
 
 
