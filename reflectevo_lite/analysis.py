@@ -26,11 +26,25 @@ NAMES = {  # settings in words, in the order of the paper's table
 }
 CONTROL_NAMES = {"retry": "plain retry", "shuffled": "shuffled reflections"}
 
+TRAINED_ON = {  # curated file → the settings that are trained on it
+    "d_plus": ("one_stage", "two_stage", "reflector_only", "unfiltered"),
+    "d_pm": ("dpo_pm",),
+    "d_pref": ("dpo_pref",),
+}
+
 
 def label(setting: str, control: str | None = None) -> str:
     """A setting (and control) in words."""
     name = NAMES.get(setting, setting.replace("round_", "round "))
     return name if control is None else f"{name} · {CONTROL_NAMES.get(control, control)}"
+
+
+def left_out(run: store.Run) -> list[str]:
+    """Settings that a run has no figures for because their training set came out empty, in words."""
+    sets = {run.path("curated", f"{name}.jsonl"): settings for name, settings in TRAINED_ON.items()}
+    sets |= {path: (f"round_{path.parent.name}",) for path in sorted(run.path("rounds").glob("*/d_plus.jsonl"))}
+    empty = [s for path, settings in sets.items() if path.exists() and not path.stat().st_size for s in settings]
+    return [label(s) for s in empty if not run.path("evals", f"{s}.oracle.jsonl").exists()]
 
 
 def load_metrics(run: store.Run) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def _run(args: argparse.Namespace) -> None:
             ["setting", "Acc@t1", "Acc@t2", "Δ", "Δ low", "Δ high", "n"]
         ]
         print("\n" + table.to_string(index=False, float_format="{:.1f}".format))
+    if missing := analysis.left_out(run):
+        print(f"\nLeft out, nothing to train on: {', '.join(missing)}")
     print(f"\n{sum(seconds.values()):.0f} s. Executed notebooks: {run.path('notebooks')}")
     if run.path("report.html").exists():
         print(f"Report: {run.path('report.html')}")

@@ -40,6 +40,7 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
     body = [
         f"<h1>ReflectEvo run <code>{html.escape(run.directory.name)}</code></h1>",
         _summary(metrics),
+        _left_out(run),
         *(_results(metrics, mode) for mode in ("oracle", "intrinsic")),
         _comparisons(metrics),
         _figures(run),
@@ -53,6 +54,11 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
 
 def _summary(metrics: dict[str, Any]) -> str:
     return "".join(f"<p>{html.escape(line)}</p>" for line in headline(metrics))
+
+
+def _left_out(run: store.Run) -> str:
+    missing = analysis.left_out(run)
+    return f"<p>Left out, nothing to train on: {html.escape(', '.join(missing))}.</p>" if missing else ""
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:

@@ -163,22 +163,25 @@ def build(family: str, folder: str | Path, *, says: Sequence[str] = (), seed: in
     import transformers
 
     kind = FAMILIES[family]
-    tokenizer = _tokenizer(kind, tuple(says))
-    ids = {name: tokenizer.convert_tokens_to_ids(t) if t else None for name, t in _named(kind).items()}
+    made = tokenizer(kind, says)
+    ids = {name: made.convert_tokens_to_ids(t) if t else None for name, t in _named(kind).items()}
     config = getattr(transformers, kind.architecture)(
-        vocab_size=len(tokenizer), **SIZE, **kind.config, **{f"{name}_token_id": i for name, i in ids.items()}
+        vocab_size=len(made), **SIZE, **kind.config, **{f"{name}_token_id": i for name, i in ids.items()}
     )
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():  # small embeddings under large layers: what is said depends on all that was asked
+    with torch.no_grad():  # small embeddings and sharp attention: what is said depends on all that was asked
         model.get_input_embeddings().weight.mul_(0.1)
+        for name, weight in model.named_parameters():
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                weight.add_(2.0)
     model.generation_config = transformers.GenerationConfig(
         bos_token_id=ids["bos"],
-        eos_token_id=[tokenizer.convert_tokens_to_ids(t) for t in kind.stops],
-        suppress_tokens=_all_but([*says, kind.end_of_turn], tokenizer) if says else None,
+        eos_token_id=[made.convert_tokens_to_ids(t) for t in kind.stops],
+        suppress_tokens=_all_but([*says, kind.end_of_turn], made) if says else None,
     )
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    made.save_pretrained(folder)
     return str(folder)
 
 
@@ -186,11 +189,12 @@ def _named(kind: Family) -> dict[str, str | None]:
     return {"bos": kind.bos, "eos": kind.eos, "pad": kind.pad}
 
 
-def _all_but(kept: Sequence[str], tokenizer: Any) -> list[int]:
-    return sorted(set(range(len(tokenizer))) - {tokenizer.convert_tokens_to_ids(t) for t in kept})
+def _all_but(kept: Sequence[str], made: Any) -> list[int]:
+    return sorted(set(range(len(made))) - {made.convert_tokens_to_ids(t) for t in kept})
 
 
-def _tokenizer(kind: Family, says: tuple[str, ...]) -> Any:
+def tokenizer(kind: Family, says: Sequence[str]) -> Any:
+    """A small tokenizer with the family's special tokens and chat template; each of `says` is one token."""
     from tokenizers import AddedToken, Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -216,19 +220,18 @@ def template(kind: Family) -> str:
 
 @functools.cache
 def _trained() -> str:
-    """A byte-level BPE of this project's own prose, as the JSON of `tokenizers`."""
+    """A byte-level BPE as the JSON of `tokenizers`, of a text that never changes, so that the models don't either."""
     from tokenizers import Regex, Tokenizer, decoders, models, trainers
     from tokenizers import pre_tokenizers as pre
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre.Sequence(
+    bare = Tokenizer(models.BPE())
+    bare.pre_tokenizer = pre.Sequence(
         [pre.Split(Regex(WORDS), "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    texts = [p.read_text(encoding="utf-8") for p in [ROOT / "README.md", *sorted(ROOT.glob("reflectevo_lite/*.py"))]]
+    bare.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=pre.ByteLevel.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer.to_str()
+    bare.train([str(ROOT / "LICENSE")], trainer)
+    return bare.to_str()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ What a model is sent must be what it is trained on, token for token, in the fami
 
 from __future__ import annotations
 
+import random
+import re
+
 import families
 import pytest
 from families import FAMILIES
@@ -18,10 +21,11 @@ ONE_STEP = training.TrainParams(learning_rate=1e-3, epochs=1, batch_size=64, max
 
 def question(i: int) -> dict:
     """An invented choice question; half of the answers are A."""
+    things = random.Random(i).sample(["cups", "plates", "old maps", "red lamps", "shoes", "clocks", "keys", "bells"], 5)
     return {
         "id": f"q{i}",
         "task": "invented",
-        "question": f"A shelf holds {i} cups and {2 * i + 1} plates{', all of them blue' * (i % 3)}. Are there more cups?",
+        "question": f"On a shelf are {', '.join(things)}, {i} of each. Are there more {things[i % 5]} than {things[0]}?",
         "choices": ["Yes", "No"],
         "answer": "AB"[i % 2],
         "grader": "choice",
@@ -54,7 +58,7 @@ class Journey:
         self.sft_batch, self.dpo_batch = batches
 
     def sequences(self):
-        """(row, token ids, mask of the trained ones) of every example of both batches."""
+        """(token ids, which of them are trained on) of every example of both batches, without padding."""
         sft, dpo = self.sft_batch, self.dpo_batch
         for batch, trained in ((sft, sft["labels"] != -100), (dpo, dpo["completion_mask"] == 1)):
             for ids, mask, kept in zip(batch["input_ids"], batch["attention_mask"], trained, strict=True):
@@ -86,8 +90,8 @@ def journey(request, tmp_path_factory):
 
 
 def test_a_family_goes_from_generation_to_one_step_of_sft_and_of_dpo(journey):
-    assert journey.sft["steps"] == 1 and journey.sft["rows"] == len(journey.plus) > 3
-    assert journey.dpo["steps"] == 1 and journey.dpo["rows"] == len(journey.pairs) > 3
+    assert journey.sft["steps"] == 1 and journey.sft["rows"] == len(journey.plus) > 0
+    assert journey.dpo["steps"] == 1 and journey.dpo["rows"] == len(journey.pairs) > 0
     assert journey.dpo["history"][0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # ln 2: the reference is the model
 
 
@@ -126,12 +130,24 @@ def test_the_end_of_turn_stops_generation_and_is_no_part_of_the_text(journey):
         assert set(attempt["completion"].split()) <= {"Answer:", "A", "B", "So:", "Or:"}
 
 
-def test_the_assistant_is_announced_as_the_family_does_and_no_system_message_is_invented(journey):
+def test_roles_are_the_familys_own(journey):
     for prompt, _ in journey.examples():
         text = journey.tokenizer.decode(journey.engine.encode(prompt))
         assert text.endswith(journey.family.assistant)
-        assert [m["role"] for m in prompt] == ["user", "assistant", "user"]
-    assert ("assistant" in text) == (journey.family.end_of_turn in ("<|eot_id|>", "<|im_end|>", "<|end|>"))
+        if "<start_of_turn>" in text:
+            assert re.findall(r"<start_of_turn>(.*)", text) == ["user", "model", "user", "model"]
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+def test_these_templates_refuse_a_system_message_so_no_prompt_may_hold_one(name):
+    from jinja2.exceptions import TemplateError
+
+    tokenizer = families.tokenizer(FAMILIES[name], ())
+    problem = question(1)
+    asked = prompts.retry_prompt(problem, "Answer: A", "Count again.")
+    assert problem["question"] in tokenizer.apply_chat_template(asked, tokenize=False)
+    with pytest.raises(TemplateError):
+        tokenizer.apply_chat_template([{"role": "system", "content": "Be brief."}, *asked], tokenize=False)
 
 
 def test_the_failed_attempt_in_the_middle_survives(journey):

@@ -17,7 +17,7 @@ import pytest
 import test_problems as invented
 from conftest import ROOT
 
-from reflectevo_lite import cli, pipeline, problems, store
+from reflectevo_lite import analysis, cli, pipeline, problems, store
 from reflectevo_lite.sources import own
 
 CASES = ROOT.parent / "shared" / "cases" / "rows"
@@ -70,7 +70,7 @@ def test_every_answer_kind_goes_through_all_stages(by_chance):
     assert graders == {"choice", "math", "text", "code"}
     settings = {row["setting"] for row in json.loads(by_chance.path("metrics.json").read_text())["rows"]}
     assert {"prompted", "reflector_only", "two_stage", "one_stage", "unfiltered", "dpo_pm", "round_2"} <= settings
-    assert by_chance.path("report.html").exists()
+    assert "round 2" not in analysis.left_out(by_chance) and by_chance.path("report.html").exists()
 
 
 def test_code_that_a_model_wrote_was_run_in_the_sandbox(by_chance):
@@ -93,7 +93,10 @@ def test_a_model_that_is_never_right_leaves_out_what_it_cannot_train_and_goes_on
     rows = json.loads(run.path("metrics.json").read_text())["rows"]
     assert {row["setting"] for row in rows} == {"prompted", "one_stage_prompted"} and not any(r["acc_t2"] for r in rows)
     assert {"accuracy.png", "rounds.png", "turns.png", "flips.png"} <= {p.name for p in run.path("figures").iterdir()}
-    assert run.path("report.html").exists()
+    missing = ["one-stage SFT (D+)", "two-stage SFT (D+)", "reflector SFT (D+)", "reflector SFT (unfiltered)"]
+    missing += ["DPO (D±)", "DPO (D^pref)", "round 2"]
+    assert analysis.left_out(run) == missing
+    assert f"Left out, nothing to train on: {', '.join(missing)}." in run.path("report.html").read_text()
 
 
 # -- real rows, through the command ---------------------------------------------------------------------
@@ -175,7 +178,11 @@ def test_real_rows_of_five_sets_go_through_reflectevo_run(tmp_path, capsys):
     known = real_copies(tmp_path / "copies")
     sources = ["logiqa", "math", "mbpp", "squadshifts:amazon", "bbh:causal_judgement"]
     assert set(sources) <= set(known)
-    wanted = params(tmp_path, "llama3", sources, tmp_path / "copies", LETTERS) | {"n_train": 5, "n_test": 3}
+    wanted = params(tmp_path, "llama3", sources, tmp_path / "copies", LETTERS) | {
+        "n_train": 5,
+        "n_test": 2,
+        "rounds": 1,
+    }
     store.write_text(tmp_path / "real.yaml", json.dumps(wanted))
     assert cli.main(["run", str(tmp_path / "real.yaml"), "--notebooks", str(ROOT / "notebooks")]) == 0
     assert "prompted reflection" in capsys.readouterr().out
