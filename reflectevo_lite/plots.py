@@ -149,6 +149,11 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
     import seaborn as sns
 
     frame = curves[curves["kind"] == kind]
+    if frame.empty:
+        figure, axes = _figure(7.5, 1)
+        axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
+        axes.set_axis_off()
+        return figure
     if kind == "sft":
         figure, axes = _figure(7.5, 3.6)
         sns.lineplot(frame, x="step", y="loss", hue="adapter", ax=axes)
