@@ -8,28 +8,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from . import prompts, store, synthetic
+from . import prompts, stats, store, synthetic
 
 NAMES = {  # settings in words, in the order of the paper's table
     "prompted": "prompted reflection",
     "one_stage_prompted": "prompted, one completion",
+    "qa": "SFT on answers, no reflection",
     "one_stage": "one-stage SFT (D+)",
     "two_stage": "two-stage SFT (D+)",
     "reflector_only": "reflector SFT (D+)",
     "unfiltered": "reflector SFT (unfiltered)",
     "dpo_pm": "DPO (D±)",
     "dpo_pref": "DPO (D^pref)",
+    "sft_dpo": "SFT (D+), then DPO (D±)",
+    "grpo": "GRPO",
 }
-CONTROL_NAMES = {"retry": "plain retry", "shuffled": "shuffled reflections"}
+CONTROL_NAMES = {
+    "retry": "plain retry",
+    "shuffled": "shuffled reflections",
+    "resample": "same tokens on fresh answers, verifier picks",
+    "resample_vote": "same tokens on fresh answers, majority vote",
+}
 
 
 def label(setting: str, control: str | None = None) -> str:
-    """A setting (and control) in words."""
-    name = NAMES.get(setting, setting.replace("round_", "round "))
+    """A setting (and control) in words; a name that is not known keeps its own, with spaces."""
+    name = NAMES.get(setting, setting.replace("_", " "))
     return name if control is None else f"{name} · {CONTROL_NAMES.get(control, control)}"
 
 
@@ -44,28 +53,54 @@ def load_metrics(run: store.Run) -> dict[str, Any]:
 def results(metrics: dict[str, Any], *, mode: str = "oracle", task: str = "all") -> pd.DataFrame:
     """The results table in the paper's form, one row per setting, in percent.
 
-    Columns: setting, Acc@t1, Acc@t2, Δ with its interval, the four flips, tokens per question, n; `key` joins it to files.
+    Columns: setting, Acc@t1, Acc@t2, Δ with its interval, the four flips, tokens per question, n, and the Wilson
+    intervals of both accuracies; `key` joins it to files.
     """
     rows = [r for r in metrics["rows"] if r["mode"] == mode and r["task"] == task]
-    rows.sort(key=_order)
+    return pd.DataFrame([_result(r) for r in sorted(rows, key=_order)])
+
+
+def _result(r: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "key": ".".join(filter(None, [r["setting"], r["mode"], r["control"]])),
+        "setting": label(r["setting"], r["control"]),
+        "Acc@t1": 100 * r["acc_t1"],
+        "Acc@t2": 100 * r["acc_t2"],
+        "Δ": 100 * r["delta"],
+        "Δ low": 100 * r["delta_ci"][0],
+        "Δ high": 100 * r["delta_ci"][1],
+        "c→c": r["flips"]["cc"],
+        "c→i": r["flips"]["ci"],
+        "i→c": r["flips"]["ic"],
+        "i→i": r["flips"]["ii"],
+        "tokens per question": r["tokens"] / max(1, r["n"]),
+        "n": r["n"],
+        **{
+            f"{name} {end}": 100 * r[key][i]
+            for name, key in (("t1", "acc_t1_ci"), ("t2", "acc_t2_ci"))
+            for i, end in enumerate(("low", "high"))
+        },
+    }
+
+
+def with_intervals(results: pd.DataFrame) -> pd.DataFrame:
+    """`results` for reading: every rate with its 95 % interval beside it, as text."""
+
+    def cell(value: float, low: float, high: float, sign: str = "") -> str:
+        return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
     return pd.DataFrame(
         [
             {
-                "key": ".".join(filter(None, [r["setting"], r["mode"], r["control"]])),
-                "setting": label(r["setting"], r["control"]),
-                "Acc@t1": 100 * r["acc_t1"],
-                "Acc@t2": 100 * r["acc_t2"],
-                "Δ": 100 * r["delta"],
-                "Δ low": 100 * r["delta_ci"][0],
-                "Δ high": 100 * r["delta_ci"][1],
-                "c→c": r["flips"]["cc"],
-                "c→i": r["flips"]["ci"],
-                "i→c": r["flips"]["ic"],
-                "i→i": r["flips"]["ii"],
-                "tokens per question": r["tokens"] / max(1, r["n"]),
+                "setting": r["setting"],
+                "Acc@t1": cell(r["Acc@t1"], r["t1 low"], r["t1 high"]),
+                "Acc@t2": cell(r["Acc@t2"], r["t2 low"], r["t2 high"]),
+                "Δ": cell(r["Δ"], r["Δ low"], r["Δ high"], "+"),
+                **{kind: r[kind] for kind in ("c→c", "c→i", "i→c", "i→i")},
+                "tokens per question": round(r["tokens per question"], 1),
                 "n": r["n"],
             }
-            for r in rows
+            for r in results.to_dict("records")
         ]
     )
 
@@ -84,26 +119,89 @@ def _order(row: dict[str, Any]) -> tuple:
 
 
 def comparisons(metrics: dict[str, Any], *, against: str = "prompted.oracle") -> pd.DataFrame:
-    """Paired differences of Acc@t2 against one file, in points, with intervals, McNemar's p and the detectable difference."""
-    return pd.DataFrame(
-        [
-            {
-                "setting": label(*_split(c["a"])),
-                "difference": 100 * c["diff"],
-                "low": 100 * c["ci"][0],
-                "high": 100 * c["ci"][1],
-                "p (McNemar)": c["p_mcnemar"],
-                "detectable": None if c["mde"] is None else 100 * c["mde"],
-                "n": c["n"],
-            }
-            for c in metrics["comparisons"]
-            if c["b"] == against
-        ]
-    )
+    """Paired differences of Acc@t2 against one file, in points: interval, McNemar's p, Holm's p over the whole table of
+    the run, and the smallest difference that these questions would show. Pairs stored the other way round are turned."""
+    rows = [_turned(c) if c["a"] == against else c for c in metrics["comparisons"] if against in (c["a"], c["b"])]
+    rows.sort(key=lambda c: _order(dict(zip(("setting", "control"), _split(c["a"]), strict=True))))
+    return pd.DataFrame([_difference(c) for c in rows], columns=list(_difference(_NOTHING)))
+
+
+_NOTHING = {"a": "", "diff": 0, "ci": [0, 0], "p_mcnemar": 1, "p_holm": 1, "significant": False, "mde": None, "n": 0}
+
+
+def _turned(c: dict[str, Any]) -> dict[str, Any]:
+    return c | {"a": c["b"], "b": c["a"], "diff": -c["diff"], "ci": [-c["ci"][1], -c["ci"][0]]}
+
+
+def _difference(c: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "setting": label(*_split(c["a"])),
+        "difference": 100 * c["diff"],
+        "low": 100 * c["ci"][0],
+        "high": 100 * c["ci"][1],
+        "p (McNemar)": c["p_mcnemar"],
+        "p (Holm)": c["p_holm"],
+        "significant": c["significant"],
+        "detectable": None if c["mde"] is None else 100 * c["mde"],
+        "n": c["n"],
+    }
+
+
+def verdicts(metrics: dict[str, Any], settings: Sequence[str] | None = None) -> list[str]:
+    """What is significant after correction and what is not, one sentence for each setting, computed from metrics.json.
+
+    `settings`: which ones (default: all but the prompted baseline, in the table's order); oracle mode, then intrinsic.
+    """
+    plain = [r for r in metrics["rows"] if r["task"] == "all" and r["control"] is None]
+    plain.sort(key=lambda r: (r["mode"] != "oracle", _order(r)))
+    told = [
+        _verdict(metrics, f"{r['setting']}.{r['mode']}")
+        for r in plain
+        if (r["setting"] in settings if settings else r["setting"] != "prompted")
+    ]
+    return [line for line in told if line]
+
+
+def _verdict(metrics: dict[str, Any], name: str) -> str | None:
+    found = [_turned(c) if c["b"] == name else c for c in metrics["comparisons"] if name in (c["a"], c["b"])]
+    kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
+    for c in found:
+        kind = "not told apart from" if not c["significant"] else "better than" if c["diff"] > 0 else "worse than"
+        low, high = (f"{100 * bound:+.1f}" for bound in c["ci"])
+        other = label(*_split(c["b"]))
+        kinds[kind].append(f"{other} ({100 * c['diff']:+.1f} points, {low} to {high}, p {_p(c['p_holm'])})")
+    parts = [f"{kind} {'; '.join(items)}" for kind, items in kinds.items() if items]
+    mode = "" if name.split(".")[1] == "oracle" else ", told nothing,"
+    return f"**{label(name.split('.')[0])}**{mode} is " + ", and ".join(parts) + "." if parts else None
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
+
+
+def modes(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Intrinsic beside oracle: the gain of each setting that was evaluated both ways, with intervals, in points.
+
+    Columns: setting, Δ oracle, Δ intrinsic (each with low and high), broken and mended shares of intrinsic mode, n.
+    """
+    ordered = sorted((r for r in metrics["rows"] if r["task"] == "all"), key=_order)
+    rows = {(r["setting"], r["control"], r["mode"]): r for r in ordered}
+    found = []
+    for (setting, control, mode), told_nothing in rows.items():
+        oracle = rows.get((setting, control, "oracle"))
+        if mode != "intrinsic" or oracle is None:
+            continue
+        row: dict[str, Any] = {"setting": label(setting, control)}
+        for name, r in (("oracle", oracle), ("intrinsic", told_nothing)):
+            low, high = (100 * bound for bound in r["delta_ci"])
+            row |= {f"Δ {name}": 100 * r["delta"], f"{name} low": low, f"{name} high": high}
+        flips, n = told_nothing["flips"], max(1, told_nothing["n"])
+        found.append(row | {"broken": 100 * flips["ci"] / n, "mended": 100 * flips["ic"] / n, "n": n})
+    return pd.DataFrame(found)
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    setting, _, control = [*name.split("."), None][:3]
+    setting, _, control = [*name.split("."), None, None][:3]
     return setting, control
 
 
@@ -132,7 +230,7 @@ def by_instruction(rollouts: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def localisation(problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
     """How often a reflection on a wrong answer blames a place that is truly wrong; synthetic tasks only.
 
-    `evals`: rows by setting. Columns: setting, n, localised, blames the last step, chance (a random place).
+    `evals`: rows by setting, with first answers (`evaluation.read_rows`). Columns: setting, n, localised, blames the last step, chance (a random place).
     """
     by_id = {p["id"]: p for p in problems}
     rows = []
@@ -157,7 +255,10 @@ def _located(problem: dict[str, Any], attempt: str, reflection: str | None) -> d
 
 
 def error_classes(problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
-    """First error of each wrong first answer by class of the paper's taxonomy, and the share mended; synthetic tasks only."""
+    """First error of each wrong first answer by class of the paper's taxonomy, and the share mended; synthetic tasks only.
+
+    `evals`: rows by setting, with first answers (`evaluation.read_rows`).
+    """
     by_id = {p["id"]: p for p in problems}
     rows = []
     for setting, found in evals.items():
@@ -194,20 +295,70 @@ def training_curves(run: store.Run) -> pd.DataFrame:
 
 
 def turn_curve(evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
-    """Acc@t for every turn that was run: setting, turn, accuracy, n."""
-    return pd.DataFrame(
-        [
-            {
-                "setting": setting,
-                "turn": t + 1,
-                "accuracy": sum(r["correct"][t] for r in rows) / len(rows),
-                "n": len(rows),
-            }
-            for setting, rows in evals.items()
-            if rows
-            for t in range(len(rows[0]["correct"]))
-        ]
-    )
+    """Acc@t for every turn that was run and what it cost.
+
+    Columns: setting, turn, accuracy with its Wilson interval (fractions), tokens (of this turn, per question), spent (up
+    to and with this turn, per question; turn 1 is shared and counts 0), tokens per gain (tokens that this turn spent for
+    each further right answer; None where there is none), n.
+    """
+    from . import evaluation
+
+    rows = []
+    for setting, found in evals.items():
+        before, spent, n = None, 0.0, max(1, len(found))
+        for t in evaluation.by_turn(found):
+            spent += t["tokens"] / n
+            gained = 0 if before is None else round((t["acc"] - before) * n)
+            rows.append(
+                {
+                    "setting": setting,
+                    "turn": t["turn"],
+                    "accuracy": t["acc"],
+                    "low": t["ci"][0],
+                    "high": t["ci"][1],
+                    "tokens": t["tokens"] / n,
+                    "spent": spent,
+                    "tokens per gain": t["tokens"] / gained if gained > 0 else None,
+                    "n": len(found),
+                }
+            )
+            before = t["acc"]
+    return pd.DataFrame(rows)
+
+
+def seeds(runs: Sequence[str | Path], *, mode: str = "oracle", against: str = "prompted") -> pd.DataFrame:
+    """Runs of the same parameters with other seeds, pooled: mean over seeds and its 95 % interval by Student's t.
+
+    `runs`: run directories, or metrics.json files. Columns: setting, seeds, Acc@t2 (mean, low, high, smallest, largest)
+    and the difference from `against` (mean, low, high), in percent and points. Only what every run has. The interval is
+    over seeds of the whole loop (questions, rollouts, training), so a handful of seeds leaves it wide; None for one.
+    """
+    tables = [_seed_table(path, mode) for path in runs]
+    shared = [key for key in tables[0] if all(key in table for table in tables)] if tables else []
+    baseline = (against, None)
+    rows = []
+    for key in sorted(shared, key=lambda k: _order({"setting": k[0], "control": k[1]})):
+        acc = [100 * table[key] for table in tables]
+        row: dict[str, Any] = {"setting": label(*key), "seeds": len(tables), **_spread("Acc@t2", acc)}
+        row |= {"smallest": min(acc), "largest": max(acc)}
+        if baseline in shared and key != baseline:
+            row |= _spread("difference", [100 * (table[key] - table[baseline]) for table in tables])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _seed_table(path: str | Path, mode: str) -> dict[tuple[str, str | None], float]:
+    path = Path(path)
+    file = path if path.suffix == ".json" else path / "metrics.json"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing: name run directories that notebook 06_analysis has finished")
+    rows = json.loads(file.read_text())["rows"]
+    return {(r["setting"], r["control"]): r["acc_t2"] for r in rows if r["mode"] == mode and r["task"] == "all"}
+
+
+def _spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    mean, ci = stats.over_seeds(values)
+    return {name: mean, f"{name} low": ci and ci[0], f"{name} high": ci and ci[1]}
 
 
 def transcript(row: dict[str, Any], problem: dict[str, Any]) -> str:

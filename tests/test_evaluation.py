@@ -16,6 +16,7 @@ def row(i, first, second, task="a"):
         "turn2_correct": second,
         "tokens": 10,
         "correct": [first, second],
+        "turn_tokens": [10],
     }
 
 
