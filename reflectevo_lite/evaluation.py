@@ -104,11 +104,9 @@ def _new_row(problem: Problem, attempt: Attempt) -> dict[str, Any]:
         "task": problem["task"],
         "turn1_correct": attempt["correct"],
         "turn2_correct": attempt["correct"],
-        "correct": [attempt["correct"]],
         "reflection": None,
         "turn2": None,
         "tokens": 0,
-        "turn_tokens": [],
     }
 
 
@@ -125,6 +123,8 @@ def _chunk(
 ) -> list[EvalRow]:
     rows = [_new_row(p, a) for p, a in zip(problems, first, strict=True)]
     latest = list(first)
+    turn_tokens: list[list[int]] = [[] for _ in rows]
+    correct = [[a["correct"]] for a in first]
     for turn in range(2, turns + 1):
         going = [i for i, attempt in enumerate(latest) if mode == "intrinsic" or not attempt["correct"]]
         found = _turn(
@@ -139,16 +139,13 @@ def _chunk(
         )
         for i, (reflection, attempt, tokens) in zip(going, found, strict=True):
             latest[i] = attempt
-            rows[i]["turn_tokens"].append(tokens)
+            turn_tokens[i].append(tokens)
             if turn == 2:
-                rows[i] |= {
-                    "turn2_correct": attempt["correct"],
-                    "reflection": reflection,
-                    "turn2": attempt["completion"],
-                    "tokens": tokens,
-                }
-        for row, attempt in zip(rows, latest, strict=True):
-            row["correct"] = [*row["correct"], attempt["correct"]]
+                rows[i] = row_of(problems[i], first[i], attempt | {"tokens": tokens}, reflection)
+        for known, attempt in zip(correct, latest, strict=True):
+            known.append(attempt["correct"])
+    if turns > 2:
+        rows = [r | {"correct": c, "turn_tokens": t} for r, c, t in zip(rows, correct, turn_tokens, strict=True)]
     return rows
 
 
@@ -202,6 +199,19 @@ def shuffled(items: Sequence[Any], seed: int) -> list[Any]:
     for a, b in zip(order, order[1:] + order[:1], strict=True):
         moved[a] = items[b]
     return moved
+
+
+def row_of(problem: Problem, attempt: Attempt, second: Attempt | None, reflection: str | None) -> dict[str, Any]:
+    """The EvalRow of a first attempt and a second one that was made elsewhere (None: the first one was kept)."""
+    row = _new_row(problem, attempt)
+    if second is not None:
+        row |= {
+            "turn2_correct": second["correct"],
+            "reflection": reflection,
+            "turn2": second["completion"],
+            "tokens": second["tokens"],
+        }
+    return row
 
 
 # -- The same tokens, spent on fresh answers -----------------------------------------------------------------------------
@@ -264,17 +274,9 @@ def _resampled(
     going = [i for i, a in enumerate(first) if mode == "intrinsic" or not a["correct"]]
     drawn = _spend(engine, [problems[i] for i in going], [budgets[i] for i in going], temperature, max_new_tokens, seed)
     for i, samples in zip(going, drawn, strict=True):
-        winner = _vote(problems[i], first[i], samples, mode)
-        tokens = sum(a["tokens"] for a in samples)
-        rows[i] |= {
-            "turn2_correct": winner["correct"],
-            "turn2": winner["completion"],
-            "tokens": tokens,
-            "turn_tokens": [tokens],
-            "samples": [[a["answer"], a["correct"], a["tokens"]] for a in samples],
-        }
-    for row in rows:
-        row["correct"] = [row["turn1_correct"], row["turn2_correct"]]
+        winner, tokens = _vote(problems[i], first[i], samples, mode), sum(a["tokens"] for a in samples)
+        rows[i] = row_of(problems[i], first[i], winner | {"tokens": tokens}, None)
+        rows[i]["samples"] = [[a["answer"], a["correct"], a["tokens"]] for a in samples]
     return rows
 
 
@@ -322,7 +324,7 @@ def _verified(row: dict[str, Any]) -> dict[str, Any]:
     """The row of `resample` from that of `resample_vote`: right where any sample is. The texts stay with the vote."""
     right = row["turn1_correct"] or any(correct for _, correct, _ in row.get("samples", []))
     kept = {k: v for k, v in row.items() if k != "samples"}
-    return kept | {"turn2_correct": right, "correct": [row["turn1_correct"], right], "turn2": None}
+    return kept | {"turn2_correct": right, "turn2": None}
 
 
 # -- Figures from rows ---------------------------------------------------------------------------------------------------
@@ -409,10 +411,11 @@ def by_turn(rows: Sequence[EvalRow]) -> list[dict[str, Any]]:
     """
     if not rows:
         return []
+    correct = [r.get("correct") or [r["turn1_correct"], r["turn2_correct"]] for r in rows]
+    tokens = [r.get("turn_tokens", [r["tokens"]]) for r in rows]
     found = []
-    for t in range(len(rows[0]["correct"])):
-        right = sum(r["correct"][t] for r in rows)
-        spent = sum(r["turn_tokens"][t - 1] for r in rows if t and len(r["turn_tokens"]) >= t)
+    for t in range(len(correct[0])):
+        right, spent = sum(c[t] for c in correct), sum(spent[t - 1] for spent in tokens if t and len(spent) >= t)
         found.append({"turn": t + 1, "acc": right / len(rows), "ci": wilson(right, len(rows)), "tokens": spent})
     return found
 

@@ -104,6 +104,6 @@ class EvalRow(TypedDict):
     reflection: str | None
     turn2: str | None  # None where the first answer was kept without a second turn
     tokens: int  # generated in turn 2 and its reflection; turn 1 is shared by all settings
-    correct: list[bool]  # by turn, from turn 1 on
-    turn_tokens: list[int]  # by turn, from turn 2 on; shorter where the question was settled earlier
+    correct: NotRequired[list[bool]]  # by turn, from turn 1 on; only where more than two turns were run
+    turn_tokens: NotRequired[list[int]]  # by turn, from turn 2 on, shorter where the question was settled earlier
     samples: NotRequired[list[list[Any]]]  # control resample_vote: [answer, correct, tokens] of each fresh answer

@@ -15,8 +15,6 @@ def row(i, first, second, task="a"):
         "turn1_correct": first,
         "turn2_correct": second,
         "tokens": 10,
-        "correct": [first, second],
-        "turn_tokens": [10],
     }
 
 
