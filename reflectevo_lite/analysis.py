@@ -122,7 +122,7 @@ def comparisons(metrics: dict[str, Any], *, against: str = "prompted.oracle") ->
     """Paired differences of Acc@t2 against one file, in points: interval, McNemar's p, Holm's p over the whole table of
     the run, and the smallest difference that these questions would show. Pairs stored the other way round are turned."""
     rows = [_turned(c) if c["a"] == against else c for c in metrics["comparisons"] if against in (c["a"], c["b"])]
-    rows.sort(key=lambda c: _order(dict(zip(("setting", "control"), _split(c["a"]), strict=True))))
+    rows.sort(key=lambda c: _order(_parts(c["a"])))
     return pd.DataFrame([_difference(c) for c in rows], columns=list(_difference(_NOTHING)))
 
 
@@ -324,6 +324,89 @@ def turn_curve(evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
             )
             before = t["acc"]
     return pd.DataFrame(rows)
+
+
+def compare_runs(a: store.Run, b: store.Run, setting: str | None = None) -> pd.DataFrame:
+    """Two runs, question by question: one row for each eval file that both have, or for one setting.
+
+    `setting`: "reflector_only" (oracle mode), or a file's name such as "prompted.intrinsic". Columns: setting, A, B
+    (Acc@t2 in percent), difference A − B with its interval, McNemar's p, Holm's over these rows, the smallest
+    detectable difference, n. Raises FileNotFoundError for a run or setting without rows, ValueError where the two were
+    asked different questions.
+    """
+    from . import evaluation
+
+    names = _shared_files(a, b, setting)
+    found = []
+    for name in names:
+        rows_a, rows_b = (run.read("evals", f"{name}.jsonl") for run in (a, b))
+        _check_same_questions(a, rows_a, b, rows_b)
+        c = evaluation.compare(name, rows_a, name, rows_b)
+        found.append(c | {key: _acc2(rows) for key, rows in (("A", rows_a), ("B", rows_b))})
+    rows = [
+        {"setting": r.pop("setting") + ("" if ".intrinsic" not in c["a"] else " (intrinsic)"), "A": c["A"], "B": c["B"]}
+        | r
+        for c in evaluation.correct_for_many(found)
+        for r in [_difference(c)]
+    ]
+    return pd.DataFrame(rows).drop(columns="significant")
+
+
+def _acc2(rows: Sequence[dict[str, Any]]) -> float:
+    return 100 * sum(r["turn2_correct"] for r in rows) / max(1, len(rows))
+
+
+def _shared_files(a: store.Run, b: store.Run, setting: str | None) -> list[str]:
+    stems = []
+    for run in (a, b):
+        found = {p.stem for p in run.path("evals").glob("*.*.jsonl")}
+        if not found:
+            raise FileNotFoundError(f"{run.path('evals')} holds no eval files: name a run that evaluated something")
+        stems.append(found)
+    shared = sorted(stems[0] & stems[1], key=lambda n: (".oracle" not in n, _order(_parts(n))))
+    if setting is not None:
+        name = setting if "." in setting else f"{setting}.oracle"
+        if name not in shared:
+            missing = " and ".join(
+                str(run.directory) for run, own in zip((a, b), stems, strict=True) if name not in own
+            )
+            raise ValueError(f"{missing} has no {name}; both have {', '.join(shared) or 'no setting in common'}")
+        return [name]
+    if not shared:
+        raise ValueError(f"{a.directory} and {b.directory} have no setting in common")
+    return shared
+
+
+def _parts(name: str) -> dict[str, str | None]:
+    return dict(zip(("setting", "control"), _split(name), strict=True))
+
+
+def _check_same_questions(
+    a: store.Run, rows_a: Sequence[dict[str, Any]], b: store.Run, rows_b: Sequence[dict[str, Any]]
+) -> None:
+    """Ids alone can be alike by accident (they count up), so the questions' texts are compared where both are at hand,
+    and the fingerprints of the test data in env.json where they are not."""
+    ids_a, ids_b = ({r["id"] for r in rows} for rows in (rows_a, rows_b))
+    if ids_a != ids_b:
+        raise ValueError(
+            f"the runs were asked different questions: {len(ids_a - ids_b):,} only in {a.directory}, {len(ids_b - ids_a):,} "
+            f"only in {b.directory}; compare runs with the same sources, n_test and seed"
+        )
+    if not _same_texts(a, b):
+        raise ValueError(
+            f"the ids in {a.directory} and {b.directory} are alike but the questions are not: compare runs with the same "
+            "sources, n_test and seed (`analysis.seeds` pools runs with other seeds)"
+        )
+
+
+def _same_texts(a: store.Run, b: store.Run) -> bool:
+    files = [run.path("data", "test.jsonl") for run in (a, b)]
+    if all(f.exists() for f in files):
+        texts = [{p["id"]: prompts.question_text(p) for p in store.read_jsonl(f)} for f in files]
+        return texts[0] == texts[1]
+    records = [json.loads(p.read_text()) for run in (a, b) if (p := run.path("env.json")).exists()]
+    prints = {r.get("data", {}).get("test.jsonl") for r in records}
+    return len(prints - {None}) < 2
 
 
 def seeds(runs: Sequence[str | Path], *, mode: str = "oracle", against: str = "prompted") -> pd.DataFrame:

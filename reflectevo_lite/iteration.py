@@ -22,9 +22,15 @@ from .engines import Adapter, Engine
 from .rows import Attempt, Problem
 
 
-def questions_of_round(train: Sequence[Problem], n: int, r: int) -> list[Problem]:
-    """The `n` training questions of round r ≥ 1: fresh ones as long as there are any, then from the start again."""
-    return [train[i % len(train)] for i in range((r - 1) * n, r * n)] if n < len(train) else list(train)
+def questions_of_round(
+    train: Sequence[Problem], n: int, r: int, which: Literal["fresh", "same"] = "fresh"
+) -> list[Problem]:
+    """The `n` training questions of round r ≥ 1: fresh ones as long as there are any, then from the start again; or the
+    same ones in every round. Raises ValueError for another word."""
+    if which not in ("fresh", "same"):
+        raise ValueError(f"unknown round_questions {which!r}; there are fresh and same")
+    start = 0 if which == "same" else (r - 1) * n
+    return [train[i % len(train)] for i in range(start, start + n)] if n < len(train) else list(train)
 
 
 def hold_back(train: Sequence[Problem], n: int, n_rollout: int) -> tuple[list[Problem], list[Problem]]:

@@ -7,6 +7,7 @@ Reflector, handed to a Generator that they were not written for. Both keep their
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .engines import Engine
 from .prompts import Mode
 from .rollouts import answer
 from .rows import Attempt, EvalRow, Problem
+
+ALL = "all tasks"
 
 
 def by_task(
@@ -61,6 +64,29 @@ def balanced(plus: Sequence[curation.PlusRow]) -> dict[str, list[curation.PlusRo
 def safe(task: str) -> str:
     """A task's name as a part of a file name: eval files are split at dots."""
     return "".join(c if c.isalnum() or c in "_-" else "_" for c in task)
+
+
+def some_of_each(problems: Sequence[Problem], n: int) -> list[int]:
+    """Places of about `n` problems, the first ones of each task, as many for each."""
+    tasks = {p["task"] for p in problems}
+    seen: Counter[str] = Counter()
+    places = []
+    for i, p in enumerate(problems):
+        seen[p["task"]] += 1
+        if seen[p["task"]] <= max(1, n // len(tasks)):
+            places.append(i)
+    return places
+
+
+def table_of(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
+    """`table` of the rows that `by_task` left in a run, against prompted reflection; the Reflector trained on all tasks
+    (`reflector_only`) comes last. Empty where there are none."""
+    trained = {p.name.split(".")[0]: store.read_jsonl(p) for p in sorted(run.path("evals", "transfer").glob("*.jsonl"))}
+    if not trained:
+        return pd.DataFrame()
+    asked = {r["id"] for rows in trained.values() for r in rows}
+    trained[ALL] = [r for r in run.read("evals", "reflector_only.oracle.jsonl") if r["id"] in asked]
+    return table(trained, run.read("evals", "prompted.oracle.jsonl"), seed=seed)
 
 
 def table(trained: dict[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *, seed: int = 0) -> pd.DataFrame:
@@ -140,6 +166,17 @@ def _swapped(
     )
     second = dict(zip(going, found, strict=True))
     return [evaluation.row_of(p, first[i], second.get(i), reflections[i]["reflection"]) for i, p in enumerate(problems)]
+
+
+def swaps_of(run: store.Run) -> pd.DataFrame:
+    """`swap_table` of the files that a run keeps in `evals/swap/<reflector>.<generator>.jsonl`; beside each its own
+    Generator, the base model. Empty where there are none."""
+    found: dict[tuple[str, str], list[EvalRow]] = {}
+    for path in sorted(run.path("evals", "swap").glob("*.jsonl")):
+        reflector, generator = path.name.split(".")[:2]
+        found[reflector, "base model"] = run.read("evals", f"{reflector}.oracle.jsonl")
+        found[reflector, generator.replace("_", " ")] = store.read_jsonl(path)
+    return swap_table(found)
 
 
 def swap_table(found: dict[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFrame:
