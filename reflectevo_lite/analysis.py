@@ -163,7 +163,7 @@ def verdicts(metrics: dict[str, Any], settings: Sequence[str] | None = None) -> 
 
 
 def _verdict(metrics: dict[str, Any], name: str) -> str | None:
-    found = [_turned(c) if c["b"] == name else c for c in metrics["comparisons"] if name in (c["a"], c["b"])]
+    found = [c for c in metrics["comparisons"] if c["a"] == name]
     kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
     for c in found:
         kind = "not told apart from" if not c["significant"] else "better than" if c["diff"] > 0 else "worse than"

@@ -91,7 +91,7 @@ def test_verdicts_say_what_is_significant_after_correction_and_what_is_not(run):
     (trained,) = (line for line in lines if line.startswith("**reflector SFT (D+)** is"))
     (unfiltered,) = (line for line in lines if line.startswith("**reflector SFT (unfiltered)** is"))
     assert "better than" in trained and "prompted reflection (+" in trained and "p < 0.001" in trained
-    assert "not told apart from prompted reflection (" in unfiltered
+    assert "not told apart from prompted reflection (" in unfiltered and "reflector SFT (D+)" not in unfiltered
     assert any("**, told nothing, is" in line for line in lines)
 
 
