@@ -53,8 +53,8 @@ def load_metrics(run: store.Run) -> dict[str, Any]:
 def results(metrics: dict[str, Any], *, mode: str = "oracle", task: str = "all") -> pd.DataFrame:
     """The results table in the paper's form, one row per setting, in percent.
 
-    Columns: setting, Acc@t1, Acc@t2, Δ with its interval, the four flips, tokens per question, n, and the Wilson
-    intervals of both accuracies; `key` joins it to files.
+    Columns: setting, Acc@t1, Acc@t2, Δ with its interval, the four flips, tokens per question, n; `key` joins it to
+    files.
     """
     rows = [r for r in metrics["rows"] if r["mode"] == mode and r["task"] == task]
     return pd.DataFrame([_result(r) for r in sorted(rows, key=_order)])
@@ -75,32 +75,31 @@ def _result(r: dict[str, Any]) -> dict[str, Any]:
         "i→i": r["flips"]["ii"],
         "tokens per question": r["tokens"] / max(1, r["n"]),
         "n": r["n"],
-        **{
-            f"{name} {end}": 100 * r[key][i]
-            for name, key in (("t1", "acc_t1_ci"), ("t2", "acc_t2_ci"))
-            for i, end in enumerate(("low", "high"))
-        },
     }
 
 
-def with_intervals(results: pd.DataFrame) -> pd.DataFrame:
-    """`results` for reading: every rate with its 95 % interval beside it, as text."""
+def with_intervals(
+    metrics: dict[str, Any], *, mode: str = "oracle", task: str = "all", settings: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """`results` for reading: every rate with its 95 % interval beside it, as text. `settings`: some of them only."""
 
-    def cell(value: float, low: float, high: float, sign: str = "") -> str:
-        return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    def cell(value: float, bounds: Sequence[float], sign: str = "") -> str:
+        return f"{100 * value:{sign}.1f} [{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
 
+    rows = [r for r in metrics["rows"] if r["mode"] == mode and r["task"] == task]
     return pd.DataFrame(
         [
             {
-                "setting": r["setting"],
-                "Acc@t1": cell(r["Acc@t1"], r["t1 low"], r["t1 high"]),
-                "Acc@t2": cell(r["Acc@t2"], r["t2 low"], r["t2 high"]),
-                "Δ": cell(r["Δ"], r["Δ low"], r["Δ high"], "+"),
-                **{kind: r[kind] for kind in ("c→c", "c→i", "i→c", "i→i")},
-                "tokens per question": round(r["tokens per question"], 1),
+                "setting": label(r["setting"], r["control"]),
+                "Acc@t1": cell(r["acc_t1"], r["acc_t1_ci"]),
+                "Acc@t2": cell(r["acc_t2"], r["acc_t2_ci"]),
+                "Δ": cell(r["delta"], r["delta_ci"], "+"),
+                **{f"{kind[0]}→{kind[1]}": r["flips"][kind] for kind in ("cc", "ci", "ic", "ii")},
+                "tokens per question": round(r["tokens"] / max(1, r["n"]), 1),
                 "n": r["n"],
             }
-            for r in results.to_dict("records")
+            for r in sorted(rows, key=_order)
+            if settings is None or r["setting"] in settings
         ]
     )
 
