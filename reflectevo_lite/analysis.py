@@ -31,8 +31,8 @@ NAMES = {  # settings in words, in the order of the paper's table
 CONTROL_NAMES = {
     "retry": "plain retry",
     "shuffled": "shuffled reflections",
-    "resample": "same tokens on fresh answers, verifier picks",
-    "resample_vote": "same tokens on fresh answers, majority vote",
+    "resample": "fresh answers, verifier picks",
+    "resample_vote": "fresh answers, majority vote",
 }
 
 
@@ -147,35 +147,44 @@ def _difference(c: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdicts(metrics: dict[str, Any], settings: Sequence[str] | None = None) -> list[str]:
-    """What is significant after correction and what is not, one sentence for each setting, computed from metrics.json.
+    """What is significant after correction and what is not, in words computed from metrics.json.
 
-    `settings`: which ones (default: all but the prompted baseline, in the table's order); oracle mode, then intrinsic.
+    First a sentence on the whole table, then one on each setting against its baseline and controls. `settings`: which
+    ones (default: all, in the table's order); oracle mode, then intrinsic.
     """
     plain = [r for r in metrics["rows"] if r["task"] == "all" and r["control"] is None]
     plain.sort(key=lambda r: (r["mode"] != "oracle", _order(r)))
-    told = [
-        _verdict(metrics, f"{r['setting']}.{r['mode']}")
-        for r in plain
-        if (r["setting"] in settings if settings else r["setting"] != "prompted")
-    ]
-    return [line for line in told if line]
+    kept = [r for r in plain if settings is None or r["setting"] in settings]
+    told = [_verdict(metrics, r["setting"], r["mode"]) for r in kept]
+    return [_counted(metrics["comparisons"]), *(line for line in told if line)]
 
 
-def _verdict(metrics: dict[str, Any], name: str) -> str | None:
-    found = [c for c in metrics["comparisons"] if c["a"] == name]
+def _counted(comparisons: Sequence[dict[str, Any]]) -> str:
+    alone, kept = sum(c["p_mcnemar"] < 0.05 for c in comparisons), sum(c["significant"] for c in comparisons)
+    return (
+        f"Of {len(comparisons)} comparisons {kept} are significant after Holm's correction over all of them (family-wise "
+        f"5 %); {alone} would be if each stood alone."
+    )
+
+
+def _verdict(metrics: dict[str, Any], setting: str, mode: str) -> str | None:
     kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
-    for c in found:
+    for c in metrics["comparisons"]:
+        if c["a"] != f"{setting}.{mode}":
+            continue
         kind = "not told apart from" if not c["significant"] else "better than" if c["diff"] > 0 else "worse than"
         low, high = (f"{100 * bound:+.1f}" for bound in c["ci"])
-        other = label(*_split(c["b"]))
-        kinds[kind].append(f"{other} ({100 * c['diff']:+.1f} points, {low} to {high}, p {_p(c['p_holm'])})")
-    parts = [f"{kind} {'; '.join(items)}" for kind, items in kinds.items() if items]
-    mode = "" if name.split(".")[1] == "oracle" else ", told nothing,"
-    return f"**{label(name.split('.')[0])}**{mode} is " + ", and ".join(parts) + "." if parts else None
+        kinds[kind].append(f"{_other(setting, c['b'])} {100 * c['diff']:+.1f} [{low}, {high}]")
+    parts = [f"*{kind}* {', '.join(items)}" for kind, items in kinds.items() if items]
+    return f"**{label(setting)}**{', told nothing,' * (mode != 'oracle')} is {'; '.join(parts)}." if parts else None
 
 
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
+def _other(setting: str, name: str) -> str:
+    """What a setting is compared with, briefly: controls of the prompted baseline need no name before them."""
+    other, control = _split(name)
+    if control is None:
+        return label(other)
+    return f"its own {CONTROL_NAMES.get(control, control)}" if other == setting else CONTROL_NAMES.get(control, control)
 
 
 def modes(metrics: dict[str, Any]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import curation, evaluation, prompts, stats, store, training
+from . import analysis, curation, evaluation, prompts, stats, store, training
 from .engines import Engine
 from .prompts import Mode
 from .rollouts import answer
@@ -174,8 +174,9 @@ def swaps_of(run: store.Run) -> pd.DataFrame:
     found: dict[tuple[str, str], list[EvalRow]] = {}
     for path in sorted(run.path("evals", "swap").glob("*.jsonl")):
         reflector, generator = path.name.split(".")[:2]
-        found[reflector, "base model"] = run.read("evals", f"{reflector}.oracle.jsonl")
-        found[reflector, generator.replace("_", " ")] = store.read_jsonl(path)
+        name = analysis.label(reflector)
+        found[name, "base model"] = run.read("evals", f"{reflector}.oracle.jsonl")
+        found[name, analysis.label(generator)] = store.read_jsonl(path)
     return swap_table(found)
 
 

@@ -320,6 +320,19 @@ def _same(problem: Problem, a: str | None, b: str | None) -> bool:
     return plain or (problem["grader"] == "math" and grading.same_math(a, b))
 
 
+def repeated(rows: Sequence[EvalRow], first: Sequence[Attempt]) -> float | None:
+    """Share of the fresh answers of `resample` that say what the first answer said; None where none was drawn.
+
+    Near 1 the model's mistakes are systematic, and sampling again cannot mend them.
+    """
+    same = [
+        answered == attempt["answer"]
+        for row, attempt in zip(rows, first, strict=True)
+        for answered, _, _ in row.get("samples", [])
+    ]
+    return sum(same) / len(same) if same else None
+
+
 def _verified(row: dict[str, Any]) -> dict[str, Any]:
     """The row of `resample` from that of `resample_vote`: right where any sample is. The texts stay with the vote."""
     right = row["turn1_correct"] or any(correct for _, correct, _ in row.get("samples", []))

@@ -193,6 +193,12 @@ def test_where_nobody_says_what_is_wrong_the_first_answer_votes_and_no_verifier_
     assert not found["resample_vote"][0]["turn2_correct"]  # outvoted
 
 
+def test_how_often_a_fresh_answer_says_the_same_again():
+    first = [{"answer": "1"}, {"answer": "2"}, {"answer": "3"}]
+    rows = [{"samples": [["1", False, 9], ["4", True, 9]]}, {}, {"samples": [["3", False, 9], [None, False, 9]]}]
+    assert evaluation.repeated(rows, first) == 0.5 and evaluation.repeated([], []) is None
+
+
 def test_resampling_needs_the_setting_first(tmp_path):
     with pytest.raises(FileNotFoundError, match="evaluate x first"):
         evaluation.resample(Sampler(["1"]), [], [], "x", tmp_path)
