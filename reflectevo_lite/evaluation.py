@@ -276,7 +276,7 @@ def _resampled(
     for i, samples in zip(going, drawn, strict=True):
         winner, tokens = _vote(problems[i], first[i], samples, mode), sum(a["tokens"] for a in samples)
         rows[i] = row_of(problems[i], first[i], winner | {"tokens": tokens}, None)
-        rows[i]["samples"] = [[a["answer"], a["correct"], a["tokens"]] for a in samples]
+        rows[i] |= {"turn2": None, "samples": [[a["answer"], a["correct"], a["tokens"]] for a in samples]}
     return rows
 
 
@@ -334,10 +334,10 @@ def repeated(rows: Sequence[EvalRow], first: Sequence[Attempt]) -> float | None:
 
 
 def _verified(row: dict[str, Any]) -> dict[str, Any]:
-    """The row of `resample` from that of `resample_vote`: right where any sample is. The texts stay with the vote."""
+    """The row of `resample` from that of `resample_vote`: right where any sample is. The samples stay with the vote."""
     right = row["turn1_correct"] or any(correct for _, correct, _ in row.get("samples", []))
     kept = {k: v for k, v in row.items() if k != "samples"}
-    return kept | {"turn2_correct": right, "turn2": None}
+    return kept | {"turn2_correct": right}
 
 
 # -- Figures from rows ---------------------------------------------------------------------------------------------------

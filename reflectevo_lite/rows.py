@@ -102,7 +102,7 @@ class EvalRow(TypedDict):
     turn1_correct: bool
     turn2_correct: bool
     reflection: str | None
-    turn2: str | None  # None where the first answer was kept without a second turn
+    turn2: str | None  # None where the first answer was kept without a second turn, and where `samples` are kept
     tokens: int  # generated in turn 2 and its reflection; turn 1 is shared by all settings
     correct: NotRequired[list[bool]]  # by turn, from turn 1 on; only where more than two turns were run
     turn_tokens: NotRequired[list[int]]  # by turn, from turn 2 on, shorter where the question was settled earlier
