@@ -31,8 +31,8 @@ NAMES = {  # settings in words, in the order of the paper's table
 CONTROL_NAMES = {
     "retry": "plain retry",
     "shuffled": "shuffled reflections",
-    "resample": "fresh answers, verifier picks",
-    "resample_vote": "fresh answers, majority vote",
+    "resample": "fresh answers (verifier picks)",
+    "resample_vote": "fresh answers (majority vote)",
 }
 
 

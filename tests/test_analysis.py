@@ -215,6 +215,15 @@ def test_validation_questions_were_never_rolled_out():
         iteration.questions_of_round(train, 30, 2, "old")
 
 
+def test_validation_goes_through_the_rounds_reflector_and_none_is_no_error(scripted, tmp_path):
+    engine, problems = scripted
+    run = store.Run(tmp_path)
+    rows = iteration.validate(engine, run, 0, None, problems[:20], max_new_tokens=96)
+    assert [r["id"] for r in rows] == [p["id"] for p in problems[:20]] and any(r["reflection"] for r in rows)
+    assert run.path("rounds", "validation", "round_0.oracle.jsonl").exists() and not run.path("evals").exists()
+    assert iteration.validate(engine, store.Run(tmp_path / "none"), 0, None, [], max_new_tokens=96) == []
+
+
 def rollout(texts, right):
     problem = {"id": "q", "question": "Start with 3. Add 4.", "answer": "7", "grader": "exact", "meta": {}}
     turn2 = [{"correct": ok} for ok in right]
