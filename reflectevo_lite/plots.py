@@ -283,7 +283,8 @@ def transfer(frame: pd.DataFrame, baseline: str) -> Figure:
         )
         for r in frame.to_dict("records")
     }
-    figure = _heat(cells, "RdBu", "gain (points)", centre=0.0)
+    bound = max((abs(value) for value, _ in cells.values()), default=0) or 1.0
+    figure = _heat(cells, "RdBu", "gain (points)", (-bound, bound))
     n = int(frame.groupby("trained on")["n"].sum().max()) if len(frame) else 0
     _label(figure.axes[0], "tested on", "trained on", f"Gain over {baseline}, 95 % intervals (n = {n:,})")
     return figure
@@ -304,14 +305,14 @@ def swaps(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _heat(cells: dict[tuple[str, str], tuple[float, str]], cmap: str, unit: str, centre: float | None = None) -> Figure:
+def _heat(cells: dict[tuple[str, str], tuple[float, str]], cmap: str, unit: str, scale: tuple = (None, None)) -> Figure:
     import seaborn as sns
 
     rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
     values = pd.DataFrame([[cells.get((r, c), (float("nan"), ""))[0] for c in columns] for r in rows], rows, columns)
     texts = [[cells.get((r, c), (0, ""))[1] for c in columns] for r in rows]
     figure, axes = _figure(2.6 + 1.6 * len(columns), 1.4 + 0.7 * len(rows))
-    sns.heatmap(values, annot=texts, fmt="", cmap=cmap, center=centre, ax=axes, cbar_kws={"label": unit})
+    sns.heatmap(values, annot=texts, fmt="", cmap=cmap, vmin=scale[0], vmax=scale[1], ax=axes, cbar_kws={"label": unit})
     axes.tick_params(axis="y", rotation=0)
     return figure
 
