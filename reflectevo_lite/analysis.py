@@ -18,15 +18,15 @@ from . import prompts, stats, store, synthetic
 NAMES = {  # settings in words, in the order of the paper's table
     "prompted": "prompted reflection",
     "one_stage_prompted": "prompted, one completion",
-    "qa": "SFT on answers, no reflection",
+    "qa": "SFT on answers (its own turn 1)",
     "one_stage": "one-stage SFT (D+)",
     "two_stage": "two-stage SFT (D+)",
     "reflector_only": "reflector SFT (D+)",
     "unfiltered": "reflector SFT (unfiltered)",
     "dpo_pm": "DPO (D±)",
     "dpo_pref": "DPO (D^pref)",
-    "sft_dpo": "SFT (D+), then DPO (D±)",
-    "grpo": "GRPO",
+    "sft_dpo": "reflector SFT, then DPO (D±)",
+    "grpo": "GRPO (reward: turn 2 is right)",
 }
 CONTROL_NAMES = {
     "retry": "plain retry",

@@ -342,12 +342,17 @@ def _verified(row: dict[str, Any]) -> dict[str, Any]:
 
 # -- Figures from rows ---------------------------------------------------------------------------------------------------
 def metrics(
-    directory: str | Path, *, seed: int = 0, baseline: str = "prompted", control_setting: str = "unfiltered"
+    directory: str | Path,
+    *,
+    seed: int = 0,
+    baseline: str = "prompted",
+    control_setting: str = "unfiltered",
+    extra: Sequence[tuple[str, str]] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """All figures of a directory of eval files, as metrics.json holds them (see README, "The numbers").
 
     `rows`: one per file and task (and "all"); fractions in 0..1. `comparisons`: paired differences of Acc@t2 on the same
-    questions (`compared` says which), with Holm's correction over all of them.
+    questions (`compared` says which; `extra` names further pairs of files), with Holm's correction over all of them.
     """
     files = {path.stem: store.read_jsonl(path) for path in sorted(Path(directory).glob("*.*.jsonl"))}
     rows = [
@@ -356,6 +361,7 @@ def metrics(
         for task in ["all", *sorted({r["task"] for r in found})]
     ]
     pairs = compared(list(files), baseline, control_setting)
+    pairs += [(a, b) for a, b in extra if {a, b} <= set(files) and not {(a, b), (b, a)} & set(pairs)]
     comparisons = [compare(a, files[a], b, files[b], seed) for a, b in pairs]
     return {"rows": rows, "comparisons": correct_for_many(comparisons)}
 

@@ -242,3 +242,12 @@ def test_every_pair_is_compared_once_and_within_its_mode():
     ):
         assert wanted in pairs
     assert ("round_3.oracle", "reflector_only.oracle") not in pairs
+
+
+def test_a_further_pair_joins_the_table_once_and_only_where_both_are_there(tmp_path):
+    for name in ("prompted.oracle", "half_top.oracle", "half_random.oracle"):
+        store.write_jsonl(tmp_path / f"{name}.jsonl", [row(0, True, True)])
+    wanted = ("half_top.oracle", "half_random.oracle")
+    more = [wanted, ("half_top.oracle", "prompted.oracle"), ("half_top.oracle", "none.oracle")]
+    found = [(c["a"], c["b"]) for c in evaluation.metrics(tmp_path, extra=more)["comparisons"]]
+    assert found.count(wanted) == 1 and len(found) == len(set(found)) == 3
