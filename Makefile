@@ -1,7 +1,7 @@
 # make run    the whole pipeline on the embedded model, from nothing: no GPU, no model hub
 # make test   every test; executes every notebook
 # make lab    JupyterLab on the notebooks
-# make reference   the committed run artifacts/reference/tiny_cpu, made anew
+# make reference   the committed run artifacts/reference/tiny_cpu, made anew, after the same with other seeds
 # make clean  removes the virtual environment and what runs produced (not artifacts/reference)
 #
 # On Linux without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves gigabytes of CUDA libraries.
@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PARAMS ?= params/tiny_cpu.yaml
+SEEDS ?= 1 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -25,7 +26,12 @@ lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
 
 reference: $(INSTALLED)
-	$(BIN)/reflectevo run params/tiny_cpu.yaml -p run_dir artifacts/reference/tiny_cpu --force
+	mkdir -p artifacts/reference/seeds
+	set -e; for seed in $(SEEDS); do \
+	  $(BIN)/reflectevo run params/tiny_cpu.yaml -p seed $$seed -p run_dir artifacts/seed_$$seed -p transfer false; \
+	  cp artifacts/seed_$$seed/metrics.json artifacts/reference/seeds/seed_$$seed.json; done
+	$(BIN)/reflectevo run params/tiny_cpu.yaml -p run_dir artifacts/reference/tiny_cpu --force \
+	  -p other_seeds '[$(foreach seed,$(SEEDS),artifacts/reference/seeds/seed_$(seed).json,)]'
 
 install: $(INSTALLED)
 

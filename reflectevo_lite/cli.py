@@ -1,8 +1,9 @@
-"""The command `reflectevo`: run, plan, report, doctor, make-tiny.
+"""The command `reflectevo`: run, plan, report, compare, doctor.
 
 reflectevo run params/tiny_cpu.yaml [-p NAME VALUE]... [--only 02,03] [--force]
 reflectevo plan params/tiny_cpu.yaml
 reflectevo report artifacts/tiny_cpu
+reflectevo compare artifacts/a artifacts/b [--setting reflector_only]
 reflectevo doctor
 """
 
@@ -65,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="one HTML file about a run, readable offline")
     report.add_argument("run_dir")
     report.set_defaults(command=_report)
+    compare = commands.add_parser("compare", help="the paired difference of two runs on the same questions")
+    compare.add_argument("run_a")
+    compare.add_argument("run_b")
+    compare.add_argument(
+        "--setting", help="one setting, e.g. reflector_only or prompted.intrinsic (default: all shared)"
+    )
+    compare.set_defaults(command=_compare)
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
     return parser
 
@@ -112,6 +120,21 @@ def _report(args: argparse.Namespace) -> None:
         print(build_report(args.run_dir))
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from . import analysis, store
+    from .pipeline import UserError
+
+    try:
+        table = analysis.compare_runs(store.Run(args.run_a), store.Run(args.run_b), args.setting)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(str(error)) from error
+    print(f"Acc@t2 in percent, A = {args.run_a}, B = {args.run_b}; difference A − B in points, 95 % paired bootstrap")
+    print(table.to_string(index=False, float_format="{:.1f}".format, formatters=dict.fromkeys(_P, "{:.2g}".format)))
+
+
+_P = ("p (McNemar)", "p (Holm)")
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -2,25 +2,80 @@
 
 Round 1 is the Reflector trained in notebook 03. Round r samples reflections from round r−1's Reflector on the next
 training questions, keeps what led to a correct second turn, and trains a fresh adapter of the base model on it.
+
+Whether a further round pays is asked of *validation* questions, held back from the training split: stopping never looks
+at a test question.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from . import curation, evaluation, prompts, rollouts, store, training
+from . import curation, evaluation, prompts, rollouts, store, synthetic, training
 from .engines import Adapter, Engine
 from .rows import Attempt, Problem
 
 
-def questions_of_round(train: Sequence[Problem], n: int, r: int) -> list[Problem]:
-    """The `n` training questions of round r ≥ 1: fresh ones as long as there are any, then from the start again."""
-    return [train[i % len(train)] for i in range((r - 1) * n, r * n)] if n < len(train) else list(train)
+def questions_of_round(
+    train: Sequence[Problem], n: int, r: int, which: Literal["fresh", "same"] = "fresh"
+) -> list[Problem]:
+    """The `n` training questions of round r ≥ 1: fresh ones as long as there are any, then from the start again; or the
+    same ones in every round. Raises ValueError for another word."""
+    if which not in ("fresh", "same"):
+        raise ValueError(f"unknown round_questions {which!r}; there are fresh and same")
+    start = 0 if which == "same" else (r - 1) * n
+    return [train[i % len(train)] for i in range(start, start + n)] if n < len(train) else list(train)
+
+
+def hold_back(train: Sequence[Problem], n: int, n_rollout: int) -> tuple[list[Problem], list[Problem]]:
+    """Training questions without the last `n`, and those as validation questions.
+
+    Round 1 has used the first `n_rollout` already, so these are never held back: fewer than `n` where there are fewer.
+    """
+    start = max(min(n_rollout, len(train)), len(train) - n)
+    return list(train[:start]), list(train[start:])
+
+
+def validate(
+    engine: Engine, run: store.Run, r: int, reflector: Adapter, questions: Sequence[Problem], *, max_new_tokens: int
+) -> list[Any]:
+    """The Reflector of round r (0: the base model) on the validation questions, kept in `rounds/validation/`."""
+    folder = run.path("rounds", "validation")
+    first = evaluation.first_turns(engine, questions, folder / "turn1.jsonl", max_new_tokens=max_new_tokens)
+    setting = evaluation.Setting(f"round_{r}", reflector=reflector)
+    return evaluation.evaluate(engine, questions, first, setting, folder, max_new_tokens=max_new_tokens)
+
+
+def paid(later: Sequence[Any], earlier: Sequence[Any], seed: int = 0) -> dict[str, Any]:
+    """The paired comparison of a round with the one before it on the same questions; `pays` says whether its interval
+    lies above 0. See `evaluation.compare`."""
+    found = evaluation.compare("later", later, "earlier", earlier, seed)
+    return found | {"pays": found["n"] > 0 and found["ci"][0] > 0}
+
+
+def verdict(r: int, found: dict[str, Any], questions: str = "validation") -> str:
+    """`paid` of round r in words."""
+    if not found["n"]:
+        return f"Round {r}: no {questions} question is left to tell whether it paid; raise n_train above n_rollout."
+    low, high = found["ci"]
+    said = (
+        "it **paid**"
+        if found["pays"]
+        else "it **cost**"
+        if high < 0
+        else f"**no gain that {found['n']:,} questions can show** (they would show {100 * found['mde']:.1f})"
+    )
+    return (
+        f"Round {r} against round {r - 1} on {found['n']:,} {questions} questions: {100 * found['diff']:+.1f} points "
+        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}): {said}."
+    )
 
 
 def run_round(
@@ -108,6 +163,89 @@ def harvest(found: Sequence[Any]) -> dict[str, Any]:
         "distinct": len(set(texts)) / max(1, len(texts)),
         "words": sum(len(t.split()) for t in texts) / max(1, len(texts)),
     }
+
+
+def watch(by_round: dict[int, Sequence[Any]]) -> pd.DataFrame:
+    """What tells a Reflector that learns from one that collapses, for each round's rollouts.
+
+    Columns, all on as many reflections for every round (the fewest of any): round, reflections; corrected (share that
+    led to a right answer); distinct (share of different texts); distinct_2 (share of different word pairs, Li et al.
+    2016); same_place (share that blames the place blamed most often); copied (share of a reflection's word triples that
+    stand in the question or the attempt); words (mean length).
+    """
+    pooled = {r: [(row, x) for row in found for x in row["reflections"]] for r, found in by_round.items()}
+    n = min(map(len, pooled.values()), default=0)
+    return pd.DataFrame([{"round": r, **_habits(_spaced(pairs, n))} for r, pairs in pooled.items()])
+
+
+def _spaced(items: Sequence[Any], n: int) -> list[Any]:
+    """`n` of the items, evenly spaced, so that every task keeps its share."""
+    return [items[i * len(items) // n] for i in range(n)]
+
+
+def _habits(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+    texts = [x["text"] for _, x in pairs]
+    n, words = max(1, len(texts)), [t.split() for t in texts]
+    bigrams = [pair for w in words for pair in _grams(w, 2)]
+    blamed = Counter(place for t in texts if (place := _place(t)) is not None)
+    return {
+        "reflections": len(texts),
+        "corrected": sum(x["turn2"]["correct"] for _, x in pairs) / n,
+        "distinct": len(set(texts)) / n,
+        "distinct_2": len(set(bigrams)) / max(1, len(bigrams)),
+        "same_place": max(blamed.values(), default=0) / n,
+        "copied": sum(_copied(row, x["text"]) for row, x in pairs) / n,
+        "words": sum(map(len, words)) / n,
+    }
+
+
+def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def _copied(row: Any, text: str) -> float:
+    """Share of a reflection's word triples that stand in the question or in the attempt."""
+    source = f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}".split()
+    known, triples = set(_grams(source, 3)), _grams(text.split(), 3)
+    return sum(t in known for t in triples) / max(1, len(triples))
+
+
+def _place(text: str) -> str | None:
+    """The place that a reflection blames: as the embedded tasks put it, else the first step that it mentions."""
+    if (place := synthetic.blamed(text)) is not None:
+        return str(place)
+    found = re.search(r"\b[Ss]tep (\d+)", text)
+    return found[1] if found else None
+
+
+SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how far it may move against round 1)
+    "distinct": ("fewer different reflections", 0.5),
+    "distinct_2": ("fewer different word pairs", 0.5),
+    "words": ("shorter reflections", 0.5),
+    "same_place": ("more reflections that blame one and the same place", 1.5),
+    "copied": ("more text copied from the question or the attempt", 1.5),
+}
+
+
+def collapse_warnings(frame: pd.DataFrame) -> list[str]:
+    """Plain words for every round of `watch` that shows a sign of collapse against the first; empty where none does.
+
+    A share may halve (diversity, length) or grow by half (one place, copied text) before it is reported: a rule of
+    thumb. Growing shares below a tenth are let pass.
+    """
+    warnings = []
+    for row in frame.to_dict("records")[1:]:
+        start = frame.iloc[0]
+        for column, (words, limit) in SIGNS.items():
+            ratio = row[column] / start[column] if start[column] else float(row[column] > 0) * limit
+            if ratio < limit if limit < 1 else ratio >= limit and row[column] > 0.1:
+                yields = "rose" if row["corrected"] > start["corrected"] else "did not rise"
+                warnings.append(
+                    f"Round {row['round']:.0f} shows {words} than round {start['round']:.0f}: {column} "
+                    f"{start[column]:.2f} → {row[column]:.2f}, while the share that helps {yields} "
+                    f"({start['corrected']:.0%} → {row['corrected']:.0%}). Read some before you go on."
+                )
+    return warnings
 
 
 def first_round(run: store.Run) -> dict[str, Any]:

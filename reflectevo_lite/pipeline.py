@@ -37,7 +37,12 @@ PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the wa
         "figures/training_sft.png",
     ],
     "04_dpo": ["adapters/dpo_*", "evals/dpo_*", "figures/training_dpo.png"],
-    "05_iteration": ["rounds", "adapters/round_*", "evals/round_*", "figures/rounds.png", "figures/turns.png"],
+    "05_iteration": [
+        "rounds",
+        *(f"adapters/{name}_*" for name in ("round", "task")),
+        *(f"evals/{name}" for name in ("round_*", "*.resample*", "transfer", "swap")),
+        *(f"figures/{name}.png" for name in ("rounds", "turns", "collapse", "transfer", "swap")),
+    ],
     "06_analysis": [
         "metrics.json",
         "report.html",

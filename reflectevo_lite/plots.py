@@ -244,16 +244,84 @@ def rounds(frame: pd.DataFrame) -> Figure:
 
 
 def turns(frame: pd.DataFrame) -> Figure:
-    """Acc@t against the turn, one line per setting, from `analysis.turn_curve`."""
+    """Acc@t against the turn (left) and against the tokens spent so far (right), one line per setting, with 95 %
+    intervals, from `analysis.turn_curve`."""
+    figure, both = _figure(9.5, 3.8, 2)
+    for name, some in frame.groupby("setting", sort=False):
+        accuracy = 100 * some["accuracy"]
+        bars = [accuracy - 100 * some["low"], 100 * some["high"] - accuracy]
+        for axes, x in zip(both, ("turn", "spent"), strict=True):
+            axes.errorbar(some[x], accuracy, yerr=bars, marker="o", capsize=3, lw=1.6, label=name)
+    both[0].set_xticks(sorted(frame["turn"].unique()))
+    both[0].legend(fontsize=8)
+    n = int(frame["n"].max()) if len(frame) else 0
+    _label(both[0], "turn", f"accuracy (%), n = {n:,}", "Further turns")
+    _label(both[1], "tokens spent after turn 1, per question", "", "What they cost")
+    return figure
+
+
+def collapse(frame: pd.DataFrame) -> Figure:
+    """The collapse watch over rounds, from `iteration.watch`: diversity (left), sameness and length (right)."""
+    figure, (left, right) = _figure(9.5, 3.6, 2)
+    for axes, columns in (
+        (
+            left,
+            {"distinct": "different texts", "distinct_2": "different word pairs", "corrected": "led to a right answer"},
+        ),
+        (right, {"same_place": "blame one and the same place", "copied": "copied word triples"}),
+    ):
+        for (column, name), style in zip(columns.items(), ("o-", "s--", "^:"), strict=False):
+            axes.plot(frame["round"], 100 * frame[column], style, label=name)
+        axes.set_ylim(0, 100)
+        axes.set_xticks(list(frame["round"]))
+        axes.legend(fontsize=8)
+    n = int(frame["reflections"].max()) if len(frame) else 0
+    lengths = " → ".join(f"{words:.0f}" for words in frame["words"])
+    _label(left, "round", f"share (%), {n:,} reflections a round", "Variety and yield")
+    _label(right, "round", "", f"Sameness; mean length in words {lengths}")
+    return figure
+
+
+def transfer(frame: pd.DataFrame, baseline: str) -> Figure:
+    """Heat map of `transfer.table`: gain over the baseline in points, trained on (rows) × tested on (columns)."""
+    cells = {
+        (r["trained on"], r["tested on"]): (
+            100 * r["difference"],
+            f"{100 * r['difference']:+.1f}\n[{100 * r['low']:+.0f}, {100 * r['high']:+.0f}]",
+        )
+        for r in frame.to_dict("records")
+    }
+    bound = max((abs(value) for value, _ in cells.values()), default=0) or 1.0
+    figure = _heat(cells, "RdBu", "gain (points)", (-bound, bound))
+    n = int(frame.groupby("trained on")["n"].sum().max()) if len(frame) else 0
+    _label(figure.axes[0], "tested on", "trained on", f"Gain over {baseline}, 95 % intervals (n = {n:,})")
+    return figure
+
+
+def swaps(frame: pd.DataFrame) -> Figure:
+    """Heat map of `transfer.swap_table`: Acc@t2 by whose reflections (rows) and by which Generator (columns)."""
+    cells = {
+        (r["reflections of"], r["used by"]): (
+            100 * r["acc_t2"],
+            f"{100 * r['acc_t2']:.1f}\n[{100 * r['low']:.0f}, {100 * r['high']:.0f}]",
+        )
+        for r in frame.to_dict("records")
+    }
+    figure = _heat(cells, "viridis", "Acc@t2 (%)")
+    n = int(frame["n"].max()) if len(frame) else 0
+    _label(figure.axes[0], "second answer by", "reflections of", f"Acc@t2 (%), 95 % intervals (n = {n:,})")
+    return figure
+
+
+def _heat(cells: dict[tuple[str, str], tuple[float, str]], cmap: str, unit: str, scale: tuple = (None, None)) -> Figure:
     import seaborn as sns
 
-    figure, axes = _figure(6.5, 3.8)
-    sns.lineplot(
-        frame.assign(accuracy=100 * frame["accuracy"]), x="turn", y="accuracy", hue="setting", marker="o", ax=axes
-    )
-    axes.set_xticks(sorted(frame["turn"].unique()))
-    axes.legend(fontsize=8, title=None)
-    _label(axes, "turn", f"accuracy (%), n = {int(frame['n'].max()):,}", "Further turns")
+    rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    values = pd.DataFrame([[cells.get((r, c), (float("nan"), ""))[0] for c in columns] for r in rows], rows, columns)
+    texts = [[cells.get((r, c), (0, ""))[1] for c in columns] for r in rows]
+    figure, axes = _figure(2.6 + 1.6 * len(columns), 1.4 + 0.7 * len(rows))
+    sns.heatmap(values, annot=texts, fmt="", cmap=cmap, vmin=scale[0], vmax=scale[1], ax=axes, cbar_kws={"label": unit})
+    axes.tick_params(axis="y", rotation=0)
     return figure
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import analysis, prompts, store
+from . import analysis, evaluation, prompts, store
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
@@ -122,7 +122,7 @@ def _transcripts(run: store.Run, n: int, seed: int) -> str:
     if name is None:
         return ""
     problems = {p["id"]: p for p in run.read("data", "test.jsonl")}
-    rows = store.read_jsonl(files[name])
+    rows = evaluation.read_rows(run, name)
     random.Random(seed).shuffle(rows)
     groups = [
         [r for r in rows if (r["turn1_correct"], r["turn2_correct"]) == kind]

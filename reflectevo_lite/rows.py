@@ -92,15 +92,18 @@ class PreferenceRow(TypedDict):
 
 
 class EvalRow(TypedDict):
-    """One held-out question under one setting, mode and control: `evals/<setting>.<mode>[.<control>].jsonl`."""
+    """One held-out question under one setting, mode and control: `evals/<setting>.<mode>[.<control>].jsonl`.
+
+    The first answer is the same for all of them and stored once, in `evals/turn1.jsonl` (`evaluation.read_rows` joins).
+    """
 
     id: str
     task: str
     turn1_correct: bool
     turn2_correct: bool
-    turn1: str
     reflection: str | None
-    turn2: str | None  # None where the first answer was kept without a second turn
+    turn2: str | None  # None where the first answer was kept without a second turn, and where `samples` are kept
     tokens: int  # generated in turn 2 and its reflection; turn 1 is shared by all settings
-    correct: list[bool]  # by turn, from turn 1 on
-    turn_tokens: list[int]  # by turn, from turn 2 on; shorter where the question was settled earlier
+    correct: NotRequired[list[bool]]  # by turn, from turn 1 on; only where more than two turns were run
+    turn_tokens: NotRequired[list[int]]  # by turn, from turn 2 on, shorter where the question was settled earlier
+    samples: NotRequired[list[list[Any]]]  # control resample_vote: [answer, correct, tokens] of each fresh answer

@@ -53,7 +53,11 @@ def iter_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
     """Write a whole file of rows: beside its place, then renamed."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(map(_line, rows)))
+
+
+def _line(row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -99,7 +103,7 @@ def append_chunks(
     with open(path, "a", encoding="utf-8") as handle:
         for i in range(whole, chunks):
             rows = make(i)
-            handle.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            handle.write("".join(map(_line, rows)))
             handle.flush()
             os.fsync(handle.fileno())
             if on_chunk:

@@ -5,6 +5,7 @@ import json
 import statistics
 
 import pytest
+import recompute
 import yaml
 from conftest import ROOT
 
@@ -12,6 +13,7 @@ from reflectevo_lite import pipeline, problems, tiny
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {"n_train": 400, "n_test": 60, "n_rollout": 120, "chunk_size": 60, "rounds": 2, "turns": 3}
+SMALL |= {"n_validation": 40, "n_transfer": 30}
 
 
 def cells(path, kind):
@@ -99,7 +101,9 @@ def test_the_whole_pipeline_runs_through_papermill(small_run):
         "round_2",
     } <= settings
     assert {r["mode"] for r in metrics["rows"]} == {"oracle", "intrinsic"}
-    assert {r["control"] for r in metrics["rows"]} == {None, "retry", "shuffled"}
+    assert {r["control"] for r in metrics["rows"]} == {None, "retry", "shuffled", "resample", "resample_vote"}
+    assert {r["tested on"] for r in metrics["transfer"]} == {"arithmetic", "lists", "lineup"}
+    assert recompute.main(plan.run_dir) == []
     for row in metrics["rows"]:
         assert sum(row["flips"].values()) == row["n"] and row["delta_ci"][0] <= row["delta"] <= row["delta_ci"][1]
 
@@ -115,6 +119,9 @@ def test_the_run_keeps_its_record_figures_and_report(small_run):
         "training_dpo",
         "rounds",
         "turns",
+        "collapse",
+        "transfer",
+        "swap",
         "accuracy",
         "localisation",
         "flips",

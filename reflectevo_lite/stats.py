@@ -1,0 +1,84 @@
+"""The statistics behind every table: intervals, tests, and their limits; plain numbers in, plain numbers out.
+
+Nothing here divides by zero: where there is no question an interval is the whole range, and where all questions agree
+it still has the width that so few questions allow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+LEVEL = 0.95
+
+
+def wilson(successes: int, n: int) -> list[float]:
+    """95 % Wilson score interval of a single rate (Wilson 1927); [0, 1] where n is 0."""
+    from scipy.stats import binomtest
+
+    if n == 0:
+        return [0.0, 1.0]
+    low, high = binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
+    return [max(0.0, float(low)), min(1.0, float(high))]
+
+
+def bootstrap_ci(differences: np.ndarray, seed: int = 0, resamples: int = 10_000) -> list[float]:
+    """95 % percentile interval of the mean of paired differences in {−1, 0, 1}, resampling problems.
+
+    Resampling n values out of three kinds is one multinomial draw per resample (Efron & Tibshirani 1993, ch. 13).
+    Where all n differences are alike every resample is too, and the percentiles would claim certainty: there the
+    interval reaches as far as the kinds not seen may weigh, a share of at most 1 − 0.025^(1/n) (the exact binomial
+    bound for no event in n). [−1, 1] where n is 0.
+    """
+    n = len(differences)
+    if n == 0:
+        return [-1.0, 1.0]
+    counts = np.array([(differences == v).sum() for v in (-1, 0, 1)])
+    if counts.max() == n:
+        value, unseen = float(differences[0]), 1 - (0.5 - LEVEL / 2) ** (1 / n)
+        return [value - (1 + value) * unseen, value + (1 - value) * unseen]
+    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    low, high = np.percentile((draws[:, 2] - draws[:, 0]) / n, [50 - 50 * LEVEL, 50 + 50 * LEVEL])
+    return [float(low), float(high)]
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Exact two-sided p of McNemar's test (McNemar 1947): discordant pairs under a fair coin; 1 where there are none."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979), in the order given: the j-th smallest of m times m − j + 1, kept
+    monotone and at most 1. Below 0.05 means: significant with a family-wise error of 5 %."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def smallest_detectable(discordant: float, n: int, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """The smallest difference of two paired rates that n problems show with this power.
+
+    Normal approximation: (z_{1−α/2} + z_{power}) · sqrt(share of discordant pairs / n) (Connor 1987). None for n = 0.
+    """
+    from scipy.stats import norm
+
+    if n == 0:
+        return None
+    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * math.sqrt(max(discordant, 1 / n) / n))
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, list[float] | None]:
+    """Mean over runs with other seeds, and its 95 % interval by Student's t; None for fewer than two runs."""
+    from scipy.stats import t
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None
+    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return mean, [mean - half, mean + half]

@@ -1,0 +1,326 @@
+"""Tables, verdicts and the comparison of runs, on made-up rows; every figure recomputed by an independent script."""
+
+import json
+import random
+
+import pytest
+import recompute
+from conftest import ROOT
+
+from reflectevo_lite import analysis, carryover, cli, evaluation, iteration, paper, plots, store, synthetic
+
+RIGHT = {"prompted": 0.3, "reflector_only": 0.7, "unfiltered": 0.32, "round_2": 0.71, "odd_name": 0.3}
+
+
+def made_up_run(directory, seed=0, n=150, rates=RIGHT):
+    """Eval files of a run that never was: half of the questions right at once, the rest mended at the setting's rate."""
+    rng = random.Random(f"questions/{seed}")
+    problems = synthetic.problems(n, "test", seed=seed)
+    first = [rng.random() < 0.5 for _ in problems]
+    run = store.Run(directory)
+    store.write_jsonl(run.path("data", "test.jsonl"), problems)
+    for setting, rate in rates.items():
+        for name in (f"{setting}.oracle", f"{setting}.oracle.retry", f"{setting}.intrinsic"):
+            rng = random.Random(f"{seed}/{name}")
+            mended = 0.05 if "retry" in name else rate
+            rows = []
+            for p, a in zip(problems, first, strict=True):
+                b = (a if "oracle" in name else rng.random() < 0.9) if a else rng.random() < mended
+                settled = a and "oracle" in name
+                rows.append(eval_row(p, a, b, tokens=0 if settled else 40))
+            store.write_jsonl(run.path("evals", f"{name}.jsonl"), rows)
+    store.write_json(run.path("metrics.json"), evaluation.metrics(run.path("evals"), seed=seed))
+    return run
+
+
+def eval_row(problem, first, second, tokens=40):
+    row = {"id": problem["id"], "task": problem["task"], "turn1_correct": first, "turn2_correct": second}
+    return row | {"reflection": None, "turn2": None, "tokens": tokens}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made_up_run(tmp_path_factory.mktemp("made") / "up")
+
+
+def test_an_independent_script_gives_the_same_figures(run, tmp_path):
+    import shutil
+
+    assert recompute.main(run.directory) == []
+    copy = tmp_path / "copy"
+    shutil.copytree(run.directory, copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    row = next(r for r in metrics["rows"] if r["setting"] == "reflector_only" and r["task"] == "lists")
+    row["acc_t2"] += 0.001
+    row["delta_ci"] = [0.0, 1.0]
+    metrics["comparisons"][0]["p_mcnemar"] *= 0.9
+    metrics["comparisons"][1]["significant"] = not metrics["comparisons"][1]["significant"]
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    found = "\n".join(recompute.main(copy))
+    assert all(word in found for word in ("acc_t2 is", "delta_ci is", "p_mcnemar is", "significant is"))
+
+
+@pytest.mark.parametrize(
+    "directory", sorted(p.parent for p in (ROOT / "artifacts" / "reference").glob("*/evals")), ids=str
+)
+def test_the_figures_of_a_reference_run_follow_from_its_rows(directory):
+    assert recompute.main(directory) == []
+
+
+def test_metrics_hold_for_no_question_one_and_all_alike(tmp_path):
+    problems = synthetic.problems(9, "test")
+    for n, a, b in ((0, True, True), (1, False, True), (9, True, True), (9, False, False), (9, False, True)):
+        folder = tmp_path / f"{n}{a}{b}" / "evals"
+        for name in ("prompted.oracle", "prompted.oracle.retry", "reflector_only.oracle"):
+            store.write_jsonl(folder / f"{name}.jsonl", [eval_row(p, a, b) for p in problems[:n]])
+        metrics = evaluation.metrics(folder)
+        json.dumps(metrics, allow_nan=False)
+        store.write_json(folder.parent / "metrics.json", metrics)
+        assert recompute.main(folder.parent) == [] and not any(c["significant"] for c in metrics["comparisons"])
+        assert len(analysis.with_intervals(metrics)) == len(analysis.results(metrics)) == 3
+        analysis.verdicts(metrics), analysis.modes(metrics), analysis.comparisons(metrics)
+
+
+def test_the_table_has_every_setting_in_order_with_intervals(run):
+    metrics = analysis.load_metrics(run)
+    table = analysis.results(metrics)
+    assert list(table["key"])[:3] == ["prompted.oracle", "prompted.oracle.retry", "reflector_only.oracle"]
+    assert analysis.label("sft_dpo") and analysis.label("odd_name") == "odd name"
+    shown = analysis.with_intervals(metrics)
+    assert set(analysis.with_intervals(metrics, settings=["round_2"])["setting"]) == {
+        "round 2",
+        "round 2 · plain retry",
+    }
+    assert len(shown) == len(table) and shown["Acc@t2"].str.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]").all()
+    both = analysis.modes(metrics)
+    assert set(both["n"]) == {150} and (both["broken"] > 0).all()
+    assert both["Δ intrinsic"].tolist() == pytest.approx((both["mended"] - both["broken"]).tolist())
+
+
+def test_verdicts_say_what_is_significant_after_correction_and_what_is_not(run):
+    lines = analysis.verdicts(analysis.load_metrics(run))
+    (trained,) = (line for line in lines if line.startswith("**reflector SFT (D+)** is"))
+    (unfiltered,) = (line for line in lines if line.startswith("**reflector SFT (unfiltered)** is"))
+    better, open_ = trained.split("*not told apart from*")[0], unfiltered.split("*not told apart from*")[1]
+    assert (
+        "prompted reflection +" in better
+        and "its own plain retry +" in better
+        and "reflector SFT (unfiltered) +" in better
+    )
+    assert "prompted reflection +" in open_ and "plain retry" not in open_ and "reflector SFT (D+)" not in unfiltered
+    assert any("**, told nothing, is" in line for line in lines)
+    made = analysis.load_metrics(run)["comparisons"]
+    assert lines[0].startswith(f"Of {len(made)} comparisons {sum(c['significant'] for c in made)} are significant")
+
+
+def test_a_comparison_reads_the_same_from_either_side(run):
+    metrics = analysis.load_metrics(run)
+    (retry,) = (
+        analysis.comparisons(metrics, against="prompted.oracle")
+        .query("setting.str.endswith('· plain retry') and setting.str.startswith('prompted')")
+        .to_dict("records")
+    )
+    (prompted,) = (
+        analysis.comparisons(metrics, against="prompted.oracle.retry")
+        .query("setting == 'prompted reflection'")
+        .to_dict("records")
+    )
+    assert retry["difference"] == -prompted["difference"] < 0 and (retry["low"], retry["high"]) == (
+        -prompted["high"],
+        -prompted["low"],
+    )
+
+
+# -- Two runs, several seeds ---------------------------------------------------------------------------------------------
+def test_compare_prints_the_paired_difference_of_two_runs(run, tmp_path, capsys):
+    other = made_up_run(tmp_path / "other", rates={"reflector_only": 0.2, "prompted": 0.3})
+    assert cli.main(["compare", str(run.directory), str(other.directory), "--setting", "reflector_only"]) == 0
+    said = capsys.readouterr().out
+    want = evaluation.compare(
+        "a", run.read("evals", "reflector_only.oracle.jsonl"), "b", other.read("evals", "reflector_only.oracle.jsonl")
+    )
+    assert f"{100 * want['diff']:.1f}" in said and f"{want['p_mcnemar']:.2g}" in said and " 150" in said
+    assert cli.main(["compare", str(run.directory), str(other.directory)]) == 0
+    assert capsys.readouterr().out.count("\n") == 2 + 6  # the files that both have
+
+
+@pytest.mark.parametrize(("seed", "n", "hint"), [(1, 150, "but the questions are not"), (0, 90, "60 only in")])
+def test_compare_refuses_different_questions(run, tmp_path, capsys, seed, n, hint):
+    other = made_up_run(tmp_path / "other", seed=seed, n=n)
+    assert cli.main(["compare", str(run.directory), str(other.directory)]) == 2
+    said = capsys.readouterr().err
+    assert hint in said and "n_test and seed" in said and said.count("\n") == 1
+
+
+def test_compare_names_what_is_missing(run, tmp_path, capsys):
+    assert cli.main(["compare", str(run.directory), str(run.directory), "--setting", "magic"]) == 2
+    assert "has no magic.oracle; both have prompted.oracle" in capsys.readouterr().err
+    assert cli.main(["compare", str(run.directory), str(tmp_path)]) == 2
+    assert "holds no eval files" in capsys.readouterr().err
+
+
+def test_seeds_are_pooled_with_an_interval_over_seeds(run, tmp_path):
+    runs = [run.directory, *(made_up_run(tmp_path / str(s), seed=s).path("metrics.json") for s in (1, 2))]
+    table = analysis.seeds(runs).set_index("setting")
+    row = table.loc["reflector SFT (D+)"]
+    accs = [100 * next(r["acc_t2"] for r in json.loads((run.directory / "metrics.json" if i == 0 else p).read_text())["rows"]
+                       if r["setting"] == "reflector_only" and r["mode"] == "oracle" and not r["control"] and r["task"] == "all")
+            for i, p in enumerate(runs)]  # fmt: skip
+    assert row["Acc@t2"] == pytest.approx(sum(accs) / 3) and row["smallest"] == min(accs) and row["seeds"] == 3
+    assert row["Acc@t2 low"] < min(accs) and row["difference low"] < row["difference"] < row["difference high"]
+    assert analysis.seeds([run.directory])["Acc@t2 low"].isna().all()
+    with pytest.raises(FileNotFoundError, match="06_analysis"):
+        analysis.seeds([tmp_path / "nowhere"])
+
+
+# -- Turns, rounds, carrying over ----------------------------------------------------------------------------------------
+def test_the_turn_curve_knows_what_each_turn_cost():
+    rows = [
+        {"correct": [True, True, True], "turn_tokens": [], "tokens": 0},
+        {"correct": [False, True, True], "turn_tokens": [30], "tokens": 30},
+        {"correct": [False, False, True], "turn_tokens": [30, 50], "tokens": 30},
+        {"correct": [False, False, False], "turn_tokens": [30, 50], "tokens": 30},
+    ]
+    curve = analysis.turn_curve(
+        {"x": [r | {"turn1_correct": r["correct"][0], "turn2_correct": r["correct"][1]} for r in rows]}
+    )
+    assert list(curve["accuracy"]) == [0.25, 0.5, 0.75] and list(curve["spent"]) == [0, 22.5, 47.5]
+    assert curve["tokens per gain"].iloc[1:].tolist() == [90, 100] and (curve["low"] < curve["accuracy"]).all()
+    assert len(plots.turns(curve).axes) == 2
+
+
+def test_a_round_is_said_to_pay_only_where_its_interval_lies_above_zero():
+    problems = synthetic.problems(60, "train")
+    bad = [eval_row(p, False, False) for p in problems]
+    good = [eval_row(p, False, i % 2 == 0) for i, p in enumerate(problems)]
+    slightly = [eval_row(p, False, i == 0) for i, p in enumerate(problems)]
+    assert iteration.paid(good, bad)["pays"] and "it **paid**" in iteration.verdict(2, iteration.paid(good, bad))
+    assert not iteration.paid(slightly, bad)["pays"]
+    assert "no gain that 60 questions can show" in iteration.verdict(2, iteration.paid(slightly, bad))
+    assert "it **cost**" in iteration.verdict(2, iteration.paid(bad, good))
+    assert not iteration.paid([], [])["pays"] and "raise n_train" in iteration.verdict(2, iteration.paid([], []))
+
+
+def test_validation_questions_were_never_rolled_out():
+    train = [{"id": str(i)} for i in range(100)]
+    for n, n_rollout, held in ((20, 30, 20), (90, 30, 70), (20, 100, 0), (0, 10, 0), (20, 500, 0)):
+        pool, validation = iteration.hold_back(train, n, n_rollout)
+        assert len(validation) == held and pool + validation == train
+        used = [p["id"] for r in (1, 2, 3) for p in iteration.questions_of_round(pool, n_rollout, r)]
+        assert not {p["id"] for p in validation} & set(used)
+    fresh = [p["id"] for r in (1, 2, 3) for p in iteration.questions_of_round(train, 30, r)]
+    assert len(set(fresh)) == 90
+    assert iteration.questions_of_round(train, 30, 3, "same") == iteration.questions_of_round(train, 30, 1)
+    with pytest.raises(ValueError, match="there are fresh and same"):
+        iteration.questions_of_round(train, 30, 2, "old")
+
+
+def test_validation_goes_through_the_rounds_reflector_and_none_is_no_error(scripted, tmp_path):
+    engine, problems = scripted
+    run = store.Run(tmp_path)
+    rows = iteration.validate(engine, run, 0, None, problems[:20], max_new_tokens=96)
+    assert [r["id"] for r in rows] == [p["id"] for p in problems[:20]] and any(r["reflection"] for r in rows)
+    assert run.path("rounds", "validation", "round_0.oracle.jsonl").exists() and not run.path("evals").exists()
+    assert iteration.validate(engine, store.Run(tmp_path / "none"), 0, None, [], max_new_tokens=96) == []
+
+
+def rollout(texts, right):
+    problem = {"id": "q", "question": "Start with 3. Add 4.", "answer": "7", "grader": "exact", "meta": {}}
+    turn2 = [{"correct": ok} for ok in right]
+    return {
+        "problem": problem,
+        "turn1": {"completion": "Step 1: 3 + 4 gives 9"},
+        "reflections": [{"text": t, "turn2": a} for t, a in zip(texts, turn2, strict=True)],
+    }
+
+
+def test_the_watch_sees_sameness_copying_and_shrinking():
+    varied = [
+        rollout([f"Step {i % 5 + 1} looks wrong, cause number {i} of many here"], [i % 3 == 0]) for i in range(40)
+    ]
+    stuck = [rollout(["Step 1: 3 + 4 gives 9"], [False]) for _ in range(60)]
+    frame = iteration.watch({1: varied, 2: varied, 3: stuck})
+    assert list(frame["reflections"]) == [40, 40, 40]
+    one, three = frame.iloc[0], frame.iloc[2]
+    assert one["distinct"] == 1 and three["distinct"] == 1 / 40 and three["same_place"] == 1 and three["copied"] == 1
+    assert one["same_place"] == 0.2 and one["copied"] == 0
+    warnings = iteration.collapse_warnings(frame)
+    assert all(line.startswith("Round 3") for line in warnings)
+    for word in ("fewer different reflections", "one and the same place", "more text copied", "did not rise"):
+        assert any(word in line for line in warnings)
+    assert iteration.collapse_warnings(iteration.watch({1: varied, 2: varied})) == []
+    assert iteration.watch({1: varied, 2: []})["distinct"].tolist() == [0, 0]  # nothing to look at divides nothing
+    assert len(plots.collapse(frame).axes) == 2
+
+
+def test_transfer_trains_on_as_many_rows_of_every_task():
+    plus = [{"problem": {"task": t}} for t in "aaaabbc"]
+    assert {task: len(rows) for task, rows in carryover.balanced(plus).items()} == {"a": 1, "b": 1, "c": 1}
+    assert carryover.safe("mbpp:sanitized v1.2") == "mbpp_sanitized_v1_2"
+    problems = [{"task": t} for t in "aaaaaabbbc"]
+    assert carryover.some_of_each(problems, 6) == [0, 1, 6, 7, 9]
+
+
+def test_the_transfer_map_pairs_the_same_questions(run):
+    base = run.read("evals", "prompted.oracle.jsonl")
+    better = [r | {"turn2_correct": True} if r["task"] == "lists" else r for r in base]
+    frame = carryover.table({"lists": better}, base).set_index("tested on")
+    wrong = sum(not r["turn2_correct"] for r in base if r["task"] == "lists")
+    assert frame.loc["lists", "difference"] == pytest.approx(wrong / 50) and frame.loc["lists", "low"] > 0
+    assert frame.loc["lineup", "difference"] == 0 and frame.loc["lineup", "low"] < 0 < frame.loc["lineup", "high"]
+    assert plots.transfer(frame.reset_index(), "prompted").axes
+
+
+def test_a_swapped_reflection_reaches_the_other_generator_word_for_word(scripted, tmp_path):
+    engine, problems = scripted
+    first = evaluation.first_turns(engine, problems, tmp_path / "turn1.jsonl", max_new_tokens=96)
+    own = evaluation.evaluate(engine, problems, first, evaluation.Setting("prompted"), tmp_path)
+    rows = carryover.swap(engine, problems, first, own, evaluation.Setting("b"), tmp_path / "swap.jsonl")
+    assert [(r["reflection"], r["turn2"], r["turn2_correct"]) for r in rows] == [
+        (r["reflection"], r["turn2"], r["turn2_correct"]) for r in own
+    ]  # the same Generator does the same with them
+    assert all(r["tokens"] < o["tokens"] for r, o in zip(rows, own, strict=True) if o["reflection"])
+    with pytest.raises(ValueError, match="take both from one run"):
+        carryover.swap(engine, problems[1:], first[1:], own, evaluation.Setting("b"), tmp_path / "other.jsonl")
+    table = carryover.swap_table({("x", "base model"): own, ("x", "b"): rows})
+    assert table["acc_t2"].nunique() == 1 and plots.swaps(table).axes
+
+
+# -- The paper's figures -------------------------------------------------------------------------------------------------
+def test_the_papers_headlines_are_in_its_figures():
+    frame = paper.figures().set_index(["model", "benchmark", "key"])["Acc@t2"]
+    llama, mistral = "Llama-3-8B-Instruct", "Mistral-7B-Instruct-v0.2"
+    assert (
+        frame[llama, "BIG-bench", "prompted.oracle.retry"] == 52.4
+        and frame[llama, "BIG-bench", "one_stage.oracle"] == 71.2
+    )
+    assert (
+        frame[mistral, "BIG-bench", "prompted.oracle"] == 44.4
+        and frame[mistral, "BIG-bench", "two_stage.oracle"] == 71.1
+    )
+    assert paper.orientation().shape == (14, 4) and paper.orientation().isna().sum().sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "Llama-3-8B-Instruct"),
+        ("/models/mistralai/Mistral-7B-Instruct-v0.2/", "Mistral-7B-Instruct-v0.2"),
+        ("unsloth/llama-3-8b-Instruct-bnb-4bit", "Llama-3-8B-Instruct"),
+        ("meta-llama/Llama-3.1-8B-Instruct", None),
+        ("mistralai/Mistral-7B-Instruct-v0.3", None),
+        ("tiny", None),
+    ],
+)
+def test_a_model_is_recognised_as_the_papers_or_not_at_all(model, name):
+    assert paper.matching(model) == name
+
+
+def test_ours_stand_beside_the_papers_only_where_model_and_benchmark_match(run):
+    metrics = analysis.load_metrics(run)
+    assert paper.beside(metrics, "tiny").empty and paper.beside(metrics, "meta-llama/Meta-Llama-3-8B-Instruct").empty
+    moved = {"rows": [r | {"task": "logiqa"} for r in metrics["rows"] if r["task"] == "lists"]}
+    found = paper.beside(moved, "meta-llama/Meta-Llama-3-8B-Instruct").set_index("setting")
+    assert list(found.index) == ["prompted reflection", "prompted reflection · plain retry"]
+    assert found.loc["prompted reflection", "Acc@t2 (paper)"] == 36.2 and not found.loc["prompted reflection", "inside"]
+    assert found.loc["prompted reflection", "low"] < found.loc["prompted reflection", "Acc@t2"]
