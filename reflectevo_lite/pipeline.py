@@ -238,26 +238,11 @@ def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
 
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Any:
-    """Keep a second process out of a run directory. The lock belongs to the process: a dead one leaves none behind."""
+    """Keep a second process out of a run directory; see `store.locked`. Raises UserError, naming the one that is there."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    handle = open(run_dir / ".lock", "a+")  # noqa: SIM115 - held as long as the run
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks; the run goes on without
-        yield
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.seek(0)
-        raise UserError(
-            f"{run_dir} is in use by process {handle.read().strip() or '?'}: wait for it, or choose another run_dir"
-        ) from None
-    try:
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
-    finally:
-        handle.truncate(0)
-        handle.close()
+    with open(run_dir / ".lock", "a+") as handle:
+        try:
+            with store.locked(handle, run_dir):
+                yield
+        except store.InUse as error:
+            raise UserError(str(error)) from None
