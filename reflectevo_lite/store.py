@@ -53,7 +53,9 @@ def iter_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: not a JSON row ({error}); mend or delete that line") from error
+                raise ValueError(
+                    f"{path}, line {number}: not a JSON row ({error}); mend or delete that line"
+                ) from error
 
 
 class Rows(Sequence):
@@ -85,6 +87,11 @@ class Rows(Sequence):
         with open(self.path, "rb") as handle:
             for place in self._places:
                 yield self._row(handle, place)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
     def _row(self, handle: BinaryIO, place: int) -> dict[str, Any]:
         if handle.tell() != self._starts[place]:  # reading on in order keeps the handle's buffer
@@ -203,12 +210,17 @@ def append_chunks(
             rows = list(make(i))
             end = _append(handle, path, rows, end)
             hear(i, rows)
-        write_json(marker(path), {"chunks": chunks, "size": size, "bytes": end})
+        mark_finished(path, chunks, size)
 
 
 def marker(path: str | Path) -> Path:
     """The file that says that a chunked file is finished."""
     return Path(path).with_suffix(".done")
+
+
+def mark_finished(path: str | Path, chunks: int, size: int) -> None:
+    """Write the marker of a chunked file."""
+    write_json(marker(path), {"chunks": chunks, "size": size, "bytes": Path(path).stat().st_size})
 
 
 def finished(path: str | Path) -> dict[str, int] | None:
@@ -336,7 +348,9 @@ def _lock(handle: IO[Any], what: str | Path) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:  # some network file systems
-        warnings.warn(f"{what}: this file system has no locks ({error.strerror}); see that one process works here", stacklevel=4)
+        warnings.warn(
+            f"{what}: this file system has no locks ({error.strerror}); see that one process works here", stacklevel=4
+        )
     return True
 
 
@@ -359,7 +373,9 @@ def _holder(handle: IO[Any]) -> str:
 
 
 def _give_up_locks() -> None:
-    for fd in _held:  # a lock lasts as long as any process has the descriptor: let go of it, and leave the parent's alone
+    for (
+        fd
+    ) in _held:  # a lock lasts as long as any process has the descriptor: let go of it, and leave the parent's alone
         with contextlib.suppress(OSError):
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, fd, inheritable=False)

@@ -10,8 +10,9 @@ from reflectevo_lite import curation, prompts, rollouts
 @pytest.fixture
 def rows(scripted, tmp_path):
     engine, problems = scripted
-    return rollouts.generate_rollouts(
-        engine, problems, tmp_path / "r.jsonl", k=6, temperature=1.0, chunk_size=20, progress=False
+    out = tmp_path / "r.jsonl"
+    return list(
+        rollouts.generate_rollouts(engine, problems, out, k=6, temperature=1.0, chunk_size=20, progress=False)
     )
 
 
