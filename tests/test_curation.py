@@ -11,9 +11,7 @@ from reflectevo_lite import curation, prompts, rollouts
 def rows(scripted, tmp_path):
     engine, problems = scripted
     out = tmp_path / "r.jsonl"
-    return list(
-        rollouts.generate_rollouts(engine, problems, out, k=6, temperature=1.0, chunk_size=20, progress=False)
-    )
+    return list(rollouts.generate_rollouts(engine, problems, out, k=6, temperature=1.0, chunk_size=20, progress=False))
 
 
 def longest_first(items):
