@@ -135,7 +135,7 @@ def test_changed_data_are_refused_once_something_was_made_of_them(tmp_path):
     store.open_run("02_x", tmp_path, seed=0)
     store.open_run("02_x", tmp_path, seed=0)
     store.write_jsonl(tmp_path / "data" / "train.jsonl", [{"a": 3}])
-    with pytest.raises(store.ChangedParameters, match="other contents of train.jsonl"):
+    with pytest.raises(store.ChangedParameters, match=r"other contents of train\.jsonl"):
         store.open_run("02_x", tmp_path, seed=0)
 
 
