@@ -158,6 +158,8 @@ def _sweep(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    if os.name != "posix":  # signal 0 asks nothing there
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -192,12 +194,11 @@ def append_chunks(
     """
     path, hear = Path(path), on_chunk or (lambda i, rows: None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if finished(path):
-        _refuse_other_chunks(path, chunks, size)
-        for i, rows, _ in _found_chunks(path, size, short=True):
-            hear(i, rows)
+    if _tell_finished(path, chunks, size, hear):
         return
     with open(path, "ab", buffering=0) as handle, locked(handle, path):
+        if _tell_finished(path, chunks, size, hear):  # another process was quicker
+            return
         first, end = 0, 0
         for i, rows, at in _found_chunks(path, size):
             if i >= chunks:
@@ -233,12 +234,18 @@ def finished(path: str | Path) -> dict[str, int] | None:
     return said if fits else None
 
 
-def _refuse_other_chunks(path: Path, chunks: int, size: int) -> None:
+def _tell_finished(path: Path, chunks: int, size: int, hear: Callable[[int, list], None]) -> bool:
+    """Where the file is finished, let `hear` hear of its chunks. Raises ValueError where they are not those asked for."""
     said = finished(path)
-    if said and (said["chunks"], said["size"]) != (chunks, size):
+    if said is None:
+        return False
+    if (said["chunks"], said["size"]) != (chunks, size):
         raise ValueError(
             f"{path} was finished as {said['chunks']} chunks of {said['size']} rows, not {chunks} of {size}: {OTHER_FILE}"
         )
+    for i, rows, _ in _found_chunks(path, size, short=True):
+        hear(i, rows)
+    return True
 
 
 def _found_chunks(path: Path, size: int, *, short: bool = False) -> Iterator[tuple[int, list, int]]:
@@ -373,9 +380,8 @@ def _holder(handle: IO[Any]) -> str:
 
 
 def _give_up_locks() -> None:
-    for (
-        fd
-    ) in _held:  # a lock lasts as long as any process has the descriptor: let go of it, and leave the parent's alone
+    """A forked child lets go of the descriptors: a lock lasts as long as any process has one. The parent keeps its own."""
+    for fd in _held:
         with contextlib.suppress(OSError):
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, fd, inheritable=False)

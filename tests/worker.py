@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -80,6 +81,7 @@ def main():
     parser.add_argument("--limit", type=int)
     parser.add_argument("--curate", action="store_true")
     args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     engine = load_engine(args.engine, args.delay)
     if args.limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.limit, args.limit))
