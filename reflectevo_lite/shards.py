@@ -15,6 +15,7 @@ import itertools
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -63,6 +64,9 @@ def wait_for_merge(shard: str | None, run: store.Run) -> None:
     """End a notebook here where it made one shard only, in one line that says how it goes on; nothing for a whole run."""
     if (part := parse(shard)) is not None:
         print(next_step(part, run.directory))
+        warnings.filterwarnings(
+            "ignore", message="To exit: use"
+        )  # Jupyter's advice; papermill takes status 0 as a good end
         raise SystemExit(0)
 
 
