@@ -48,7 +48,7 @@ def generate_rollouts(
     holds rows of other problems, seeds, chunks or models; those of `store.append_chunks`.
     """
     pool, part = prompts.instruction_pool(instructions), shards.parse(shard)
-    out = Path(out) if part is None else shards.path(out, part)
+    out = _whole(Path(out)) if part is None else shards.path(out, part)
     with contextlib.ExitStack() as stack:
         problems = _on_hand(problems, stack)
         mine = shards.chunks(part, -(-len(problems) // chunk_size))
@@ -69,6 +69,15 @@ def generate_rollouts(
 
         store.append_chunks(out, len(mine), make, chunk_size, on_chunk)
     return store.Rows(out)
+
+
+def _whole(out: Path) -> Path:
+    if found := store.unmerged(out):
+        raise ValueError(
+            f"{out.parent} holds {', '.join(p.name for p in found)} and no {out.name}: join the shards with "
+            "`reflectevo merge`, or move them away to make the whole anew"
+        )
+    return out
 
 
 def _on_hand(problems: Iterable[Problem] | str | Path, stack: contextlib.ExitStack) -> Sequence[Problem]:

@@ -415,7 +415,10 @@ class Run:
     def _made(self, *parts: str) -> Path:
         path = self.path(*parts)
         if not path.exists():
-            raise FileNotFoundError(f"{path} is missing: run notebook {MADE_BY.get(parts[0], '01_data')} first")
+            first = f"run notebook {MADE_BY.get(parts[0], '01_data')} first"
+            if parts[0] != "data" and unmerged(self.path("rollouts", "train.jsonl")):
+                first = f"the run's shards wait for `reflectevo merge {self.directory}`; then {first}"
+            raise FileNotFoundError(f"{path} is missing: {first}")
         return path
 
     def environment(self) -> dict[str, Any]:
@@ -427,6 +430,12 @@ class Run:
         """Recorded parameters by notebook."""
         path = self.path("run.yaml")
         return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
+
+
+def unmerged(out: str | Path) -> list[Path]:
+    """Shards of the rows of `out` (see `shards`) as long as `out` itself is not there."""
+    out = Path(out)
+    return [] if out.exists() else sorted(out.parent.glob(f"{glob.escape(out.stem)}.*-of-*{out.suffix}"))
 
 
 MADE_BY = {

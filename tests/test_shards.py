@@ -127,3 +127,12 @@ def test_a_notebook_ends_in_one_line_at_its_shard(tmp_path, capsys):
     assert (
         end.value.code == 0 and said.count("\n") == 1 and "waits for the merge" in said and "reflectevo merge" in said
     )
+
+
+def test_shards_that_are_not_yet_merged_are_not_made_again_by_mistake(parts):
+    run = open_run(parts[0])
+    with pytest.raises(ValueError, match=r"holds train\.1-of-3\.jsonl and no train\.jsonl: join the shards"):
+        generate(run)
+    with pytest.raises(FileNotFoundError, match="shards wait for `reflectevo merge"):
+        run.read("curated", "d_plus.jsonl")
+    assert len(generate(run, "1/3")) == 21
