@@ -1,7 +1,8 @@
-"""The command `reflectevo`: run, plan, report, compare, doctor.
+"""The command `reflectevo`: run, plan, merge, report, compare, doctor.
 
 reflectevo run params/tiny_cpu.yaml [-p NAME VALUE]... [--only 02,03] [--force]
 reflectevo plan params/tiny_cpu.yaml
+reflectevo merge artifacts/tiny_cpu [RUN_DIR]...
 reflectevo report artifacts/tiny_cpu
 reflectevo compare artifacts/a artifacts/b [--setting reflector_only]
 reflectevo doctor
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,6 +23,7 @@ from . import __version__
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0 done, 1 a stage failed, 2 something to mend, 130 interrupted."""
+    from . import store
     from .pipeline import Failure, UserError
 
     args = _parser().parse_args(argv)
@@ -32,6 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Failure as error:
         print(f"reflectevo: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in store.FULL and not isinstance(error, store.NoRoom):
+            raise
+        place = f"{error.filename}: no room to write. {store.GOES_ON}" if error.filename else str(error)
+        print(f"reflectevo: {place}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nreflectevo: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -73,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         "--setting", help="one setting, e.g. reflector_only or prompted.intrinsic (default: all shared)"
     )
     compare.set_defaults(command=_compare)
+    merge = commands.add_parser("merge", help="join the shards of one run (made with -p shard 1/4, 2/4, …)")
+    merge.add_argument("out", metavar="OUT", help="run directory that gets rollouts/train.jsonl")
+    merge.add_argument("run_dirs", nargs="*", metavar="RUN_DIR", help="where the shards lie (default: in OUT)")
+    merge.set_defaults(command=_merge)
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
     return parser
 
@@ -110,6 +123,20 @@ def _plan(args: argparse.Namespace) -> None:
         print(f"{stage}  ({state})")
         print("".join(f"    {name} = {value!r}\n" for name, value in params.items() if name != "run_dir"), end="")
     print(f"into {plan.run_dir}")
+
+
+def _merge(args: argparse.Namespace) -> None:
+    from . import pipeline, shards
+
+    missing = [d for d in args.run_dirs or [args.out] if not Path(d).is_dir()]
+    if missing:
+        raise pipeline.UserError(f"there is no run directory {', '.join(missing)}")
+    with pipeline.lock(Path(args.out)):
+        try:
+            path, n = shards.merge(args.out, args.run_dirs)
+        except (ValueError, FileNotFoundError) as error:
+            raise pipeline.UserError(str(error)) from error
+    print(f"{path}: {n:,} rows. `reflectevo run … -p run_dir {args.out}`, without shard, goes on from here")
 
 
 def _report(args: argparse.Namespace) -> None:

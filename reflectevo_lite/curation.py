@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from . import prompts
+from . import prompts, store
 from .engines import TransformersEngine
 from .rows import Attempt, PreferenceRow, Problem, Reflection, Rollout, SFTRow
 
@@ -45,40 +46,91 @@ class PairRow(TypedDict):
 Judge = Callable[[Sequence[tuple[Rollout, Reflection]]], list[float]]
 
 
-def d_plus(rollouts: Sequence[Rollout]) -> list[PlusRow]:
+def write_curated(
+    rollouts: Iterable[Rollout], directory: str | Path, judge: Judge, *, seed: int = 0, judge_batch: int = 256
+) -> dict[str, int]:
+    """Write d_plus, d_pm, d_pref and unfiltered.jsonl to `directory`, and return how many rows each holds.
+
+    `rollouts` is gone through several times (a list, or `store.Rows`), one row in memory at a time; the judge gets
+    `judge_batch` pairs at a time. The unfiltered control has as many rows as D+.
+    """
+
+    def write(name: str, rows: Iterable[Any]) -> int:
+        return store.write_jsonl(Path(directory) / f"{name}.jsonl", rows)
+
+    counts = {
+        "d_plus": write("d_plus", iter_d_plus(rollouts)),
+        "d_pm": write("d_pm", iter_d_pm(rollouts, seed=seed)),
+        "d_pref": write("d_pref", iter_d_pref(rollouts, judge, seed=seed, judge_batch=judge_batch)),
+    }
+    return counts | {"unfiltered": write("unfiltered", iter_unfiltered(rollouts, counts["d_plus"], seed))}
+
+
+def d_plus(rollouts: Iterable[Rollout]) -> list[PlusRow]:
     """Reflections whose second turn is correct; the same text on the same attempt counts once."""
-    return [_plus(r, reflection) for r in rollouts for reflection in _distinct(r, correct=True)]
+    return list(iter_d_plus(rollouts))
 
 
-def unfiltered(rollouts: Sequence[Rollout], n: int, seed: int = 0) -> list[PlusRow]:
-    """The control to D+: `n` reflections drawn at random, whatever their second turn. Fewer where there are fewer."""
-    rows = [_plus(r, reflection) for r in rollouts for reflection in _distinct(r)]
-    return random.Random(f"unfiltered/{seed}").sample(rows, min(n, len(rows)))
+def iter_d_plus(rollouts: Iterable[Rollout]) -> Iterator[PlusRow]:
+    """`d_plus`, one row at a time."""
+    return (_plus(r, reflection) for r in rollouts for reflection in _distinct(r, correct=True))
 
 
-def d_pm(rollouts: Sequence[Rollout], *, pairs_per_problem: int = 4, seed: int = 0) -> list[PairRow]:
+def unfiltered(rollouts: Iterable[Rollout], n: int, seed: int = 0) -> list[PlusRow]:
+    """The control to D+: `n` reflections drawn at random, whatever their second turn, in the file's order. Fewer where
+    there are fewer. `rollouts` is gone through twice."""
+    return list(iter_unfiltered(rollouts, n, seed))
+
+
+def iter_unfiltered(rollouts: Iterable[Rollout], n: int, seed: int = 0) -> Iterator[PlusRow]:
+    """`unfiltered`, one row at a time (selection sampling: Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S)."""
+    rng, left = random.Random(f"unfiltered/{seed}"), sum(len(_distinct(r)) for r in rollouts)
+    for r in rollouts:
+        for reflection in _distinct(r):
+            if rng.random() * left < n:
+                yield _plus(r, reflection)
+                n -= 1
+            left -= 1
+
+
+def d_pm(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 4, seed: int = 0) -> list[PairRow]:
     """Correct over incorrect, at most `pairs_per_problem` for each failed attempt."""
-    rng, rows = random.Random(f"d_pm/{seed}"), []
+    return list(iter_d_pm(rollouts, pairs_per_problem=pairs_per_problem, seed=seed))
+
+
+def iter_d_pm(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 4, seed: int = 0) -> Iterator[PairRow]:
+    """`d_pm`, one row at a time."""
+    rng = random.Random(f"d_pm/{seed}")
     for r in rollouts:
         pairs = list(itertools.product(_distinct(r, correct=True), _distinct(r, correct=False)))
         rng.shuffle(pairs)
-        rows += [_pair(r, good, bad, None) for good, bad in pairs[:pairs_per_problem]]
-    return rows
+        yield from (_pair(r, good, bad, None) for good, bad in pairs[:pairs_per_problem])
 
 
-def d_pref(rollouts: Sequence[Rollout], judge: Judge, *, pairs_per_problem: int = 2, seed: int = 0) -> list[PairRow]:
+def d_pref(rollouts: Iterable[Rollout], judge: Judge, *, pairs_per_problem: int = 2, seed: int = 0) -> list[PairRow]:
     """Pairs that both led to a correct second turn; `judge` scores reflections, the higher one is chosen, ties are dropped."""
-    rng, candidates = random.Random(f"d_pref/{seed}"), []
+    return list(iter_d_pref(rollouts, judge, pairs_per_problem=pairs_per_problem, seed=seed))
+
+
+def iter_d_pref(
+    rollouts: Iterable[Rollout], judge: Judge, *, pairs_per_problem: int = 2, seed: int = 0, judge_batch: int = 256
+) -> Iterator[PairRow]:
+    """`d_pref`, one row at a time; the judge gets `judge_batch` pairs at a time."""
+    candidates = _both_helped(rollouts, pairs_per_problem, random.Random(f"d_pref/{seed}"))
+    while batch := list(itertools.islice(candidates, judge_batch)):
+        scores = judge([(r, reflection) for r, a, b in batch for reflection in (a, b)])
+        for (r, a, b), score_a, score_b in zip(batch, scores[::2], scores[1::2], strict=True):
+            if score_a != score_b:
+                yield _pair(r, *((a, b) if score_a > score_b else (b, a)), abs(score_a - score_b))
+
+
+def _both_helped(
+    rollouts: Iterable[Rollout], most: int, rng: random.Random
+) -> Iterator[tuple[Rollout, Reflection, Reflection]]:
     for r in rollouts:
         pairs = list(itertools.combinations(_distinct(r, correct=True), 2))
         rng.shuffle(pairs)
-        candidates += [(r, a, b) for a, b in pairs[:pairs_per_problem]]
-    scores = judge([(r, reflection) for r, a, b in candidates for reflection in (a, b)])
-    rows = []
-    for (r, a, b), score_a, score_b in zip(candidates, scores[::2], scores[1::2], strict=True):
-        if score_a != score_b:
-            rows.append(_pair(r, *((a, b) if score_a > score_b else (b, a)), abs(score_a - score_b)))
-    return rows
+        yield from ((r, a, b) for a, b in pairs[:most])
 
 
 def gain_judge(engine: TransformersEngine) -> Judge:

@@ -10,7 +10,6 @@ import ast
 import contextlib
 import difflib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from . import store
+from . import shards, store
 
 STAGES = ("01_data", "02_reflection_generation", "03_sft", "04_dpo", "05_iteration", "06_analysis")
 PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the way
@@ -107,6 +106,7 @@ def make_plan(params: dict[str, Any], notebooks: str | Path | None = None) -> Pl
 def _check_type(name: str, value: Any, default: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = value is None or default is None or type(value) is type(default) or (number and isinstance(default, float))
+    fits = fits or (default == "all" and isinstance(value, list))  # "all" of a collection, or some
     if not fits:
         raise UserError(f"parameter {name} = {value!r} should be a {type(default).__name__} like {default!r}")
 
@@ -150,7 +150,8 @@ def run(plan: Plan, *, only: str | None = None, force: bool = False, say: Any = 
 
     Raises UserError where the directory was made with other parameters, and Failure where a cell fails.
     """
-    stages = choose(only)
+    shard = shard_of(plan)
+    stages = choose(only) if shard is None else _stages_of_shard(shard, plan.run_dir, only)
     with lock(plan.run_dir):
         if force:
             moved = set_aside(plan.run_dir, stages)
@@ -159,7 +160,7 @@ def run(plan: Plan, *, only: str | None = None, force: bool = False, say: Any = 
         seconds = {}
         for i, stage in enumerate(stages, 1):
             head = f"[{i}/{len(stages)}] {stage}"
-            if finished(plan.run_dir, stage):
+            if finished(plan.run_dir, stage, shard):
                 say(f"{head}: finished before")
                 seconds[stage] = 0.0
                 continue
@@ -167,7 +168,29 @@ def run(plan: Plan, *, only: str | None = None, force: bool = False, say: Any = 
             execute(plan, stage, head)
             seconds[stage] = time.time() - started
             say(f"{head}: {seconds[stage]:.0f} s")
+    if shard and finished(plan.run_dir, shards.GENERATION, shard):
+        say(shards.next_step(shard, plan.run_dir))
     return seconds
+
+
+def shard_of(plan: Plan) -> shards.Shard | None:
+    """The part of the generation that is asked for; None for all of it. Raises UserError."""
+    try:
+        return shards.parse(plan.params[shards.GENERATION].get("shard"))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _stages_of_shard(shard: shards.Shard, run_dir: Path, only: str | None) -> list[str]:
+    """A shard ends with generation: everything after it needs the whole."""
+    early = list(STAGES[: STAGES.index(shards.GENERATION) + 1])
+    chosen = choose(only) if only else early
+    if late := [stage for stage in chosen if stage not in early]:
+        raise UserError(
+            f"{', '.join(late)} cannot run on shard {shard} alone: join the shards with `reflectevo merge {run_dir} "
+            "[the other run directories]`, then run without shard"
+        )
+    return chosen
 
 
 def _check_recorded(plan: Plan, stages: list[str]) -> None:
@@ -180,13 +203,16 @@ def _check_recorded(plan: Plan, stages: list[str]) -> None:
             raise UserError(str(error)) from error
 
 
-def executed_copy(run_dir: Path, stage: str) -> Path:
-    """Where the executed copy of a stage's notebook lies."""
-    return run_dir / "notebooks" / f"{stage}.ipynb"
+def executed_copy(run_dir: Path, stage: str, shard: shards.Shard | None = None) -> Path:
+    """Where the executed copy of a stage's notebook lies; each shard has its own."""
+    path = run_dir / "notebooks" / f"{stage}.ipynb"
+    return shards.path(path, shard) if shard and stage == shards.GENERATION else path
 
 
-def finished(run_dir: Path, stage: str) -> bool:
-    """Whether a stage's executed copy says that it ran to its end."""
+def finished(run_dir: Path, stage: str, shard: shards.Shard | None = None) -> bool:
+    """Whether a stage's executed copy says that it ran to its end; of a shard, whether its rows are all there."""
+    if shard and stage == shards.GENERATION:
+        return store.finished(shards.path(run_dir / "rollouts" / "train.jsonl", shard)) is not None
     path = executed_copy(run_dir, stage)
     try:
         state = json.loads(path.read_text())["metadata"]["papermill"]
@@ -200,7 +226,8 @@ def execute(plan: Plan, stage: str, head: str) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    out = executed_copy(plan.run_dir, stage)
+    shard = shard_of(plan)
+    out = executed_copy(plan.run_dir, stage, shard)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -217,7 +244,7 @@ def execute(plan: Plan, stage: str, head: str) -> None:
         raise Failure(
             f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}\n(the whole trace is in {out})"
         ) from error
-    if not finished(plan.run_dir, stage):  # a kernel that exits leaves no exception behind
+    if not finished(plan.run_dir, stage, shard):  # a kernel that exits leaves no exception behind
         raise Failure(f"{stage}: the kernel stopped before the last cell (see {out})")
 
 
@@ -227,7 +254,7 @@ def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
     target = run_dir / "before" / time.strftime("%Y%m%d-%H%M%S")
     moved = []
     for stage in later:
-        found = [executed_copy(run_dir, stage), *(p for pattern in PRODUCTS[stage] for p in run_dir.glob(pattern))]
+        found = [p for pattern in (f"notebooks/{stage}.*", *PRODUCTS[stage]) for p in run_dir.glob(pattern)]
         for path in (p for p in found if p.exists()):
             to = target / path.relative_to(run_dir)
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -243,26 +270,11 @@ def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
 
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Any:
-    """Keep a second process out of a run directory. The lock belongs to the process: a dead one leaves none behind."""
+    """Keep a second process out of a run directory; see `store.locked`. Raises UserError, naming the one that is there."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    handle = open(run_dir / ".lock", "a+")  # noqa: SIM115 - held as long as the run
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks; the run goes on without
-        yield
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.seek(0)
-        raise UserError(
-            f"{run_dir} is in use by process {handle.read().strip() or '?'}: wait for it, or choose another run_dir"
-        ) from None
-    try:
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
-    finally:
-        handle.truncate(0)
-        handle.close()
+    with open(run_dir / ".lock", "a+") as handle:
+        try:
+            with store.locked(handle, run_dir):
+                yield
+        except store.InUse as error:
+            raise UserError(str(error)) from None

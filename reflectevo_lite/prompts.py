@@ -9,6 +9,7 @@ The pool of reflection instructions follows the paper's scheme (section 3.2 of a
 
 from __future__ import annotations
 
+import fnmatch
 import random
 from collections.abc import Sequence
 from typing import Literal
@@ -64,6 +65,8 @@ INSTRUCTIONS: dict[str, str] = {
     f"{v}-{where}-{p}": f"{VERIFY[v]} {LOCATE[where][1]} {PLAN[p]}" for v in VERIFY for where in LOCATE for p in PLAN
 } | {"generic": GENERIC}
 POOL: tuple[str, ...] = tuple(name for name in INSTRUCTIONS if name != "generic")
+POOL_PATTERN = "*-*-*"
+KNOWN_INSTRUCTIONS = "there are 1-1-1 to 2-8-2, patterns of these such as 1-*-*, all, and generic"
 
 
 def aspect(instruction: str) -> str | None:
@@ -71,20 +74,32 @@ def aspect(instruction: str) -> str | None:
     return None if instruction == "generic" else LOCATE[int(instruction.split("-")[1])][0]
 
 
-def draw_instructions(n: int, seed: int, pool: Sequence[str] = POOL) -> list[str]:
-    """`n` instructions out of `pool`, balanced (counts differ by at most one) and seeded.
+def instruction_pool(chosen: str | Sequence[str] = "all") -> list[str]:
+    """The instructions that `chosen` names, in the pool's order: "all" (the 32), identifiers, patterns such as "1-*-*"
+    (verify 1 only) or "*-1-*" (look for calculation only), or a list of these.
 
-    Raises ValueError for a name that is not in the pool of 32 (nor "generic").
+    Raises ValueError naming what fits no instruction.
     """
-    unknown = [name for name in pool if name not in INSTRUCTIONS]
-    if unknown or not pool:
-        raise ValueError(
-            f"unknown reflection instruction {unknown or list(pool)}; names run from 1-1-1 to 2-8-2, or generic"
-        )
+    names = [POOL_PATTERN if name == "all" else name for name in ([chosen] if isinstance(chosen, str) else chosen)]
+    found = {name: fnmatch.filter(INSTRUCTIONS, str(name)) for name in names}
+    if unknown := [name for name, fits in found.items() if not fits]:
+        raise ValueError(f"unknown reflection instruction {', '.join(map(str, unknown))}: {KNOWN_INSTRUCTIONS}")
+    if not names:
+        raise ValueError(f"no reflection instruction is chosen: {KNOWN_INSTRUCTIONS}")
+    return [name for name in INSTRUCTIONS if any(name in fits for fits in found.values())]
+
+
+def draw_instructions(n: int, seed: int, pool: Sequence[str] = POOL, *, k: int = 1) -> list[str]:
+    """`n` instructions out of `pool`, seeded and balanced: counts differ by at most one.
+
+    Each `k` in a row are one wrong answer's: none of them comes twice as long as the pool has k. Raises ValueError for a
+    name that is not in the pool of 32 (nor "generic").
+    """
+    cards, drawn = instruction_pool(pool), []
     rng = random.Random(f"instructions/{seed}")
-    drawn: list[str] = []
     while len(drawn) < n:
-        drawn += rng.sample(list(pool), len(pool))
+        hand = drawn[len(drawn) - len(drawn) % k :]
+        drawn += sorted(rng.sample(cards, len(cards)), key=hand.count)  # what the answer has not yet had comes first
     return drawn[:n]
 
 

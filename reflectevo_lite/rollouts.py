@@ -6,12 +6,15 @@ built before generation and stored with the row.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import prompts, store
+from . import prompts, shards, store
 from .engines import Adapter, Completion, Engine
 from .grading import grade_many
 from .rows import Attempt, Message, Problem, Reflection, Rollout
@@ -19,48 +22,99 @@ from .rows import Attempt, Message, Problem, Reflection, Rollout
 
 def generate_rollouts(
     engine: Engine,
-    problems: Sequence[Problem],
+    problems: Iterable[Problem] | str | Path,
     out: str | Path,
     *,
     k: int = 2,
-    instructions: Sequence[str] = prompts.POOL,
+    instructions: str | Sequence[str] = "all",
     temperature: float = 0.8,
     max_new_tokens: int = 512,
     seed: int = 0,
     chunk_size: int = 250,
     reflector: Adapter = None,
+    shard: str | None = None,
     progress: bool = True,
-) -> list[Rollout]:
-    """Write one Rollout per problem to `out` (JSON Lines), and return them all.
+) -> store.Rows:
+    """Write one Rollout per problem to `out` (JSON Lines), and return them as a sequence that stays on disk.
 
-    Turn 1 and turn 2 are greedy answers of the untouched Generator. Where turn 1 is wrong, `k` reflections are sampled
-    at `temperature`, each under its own instruction out of `instructions` (balanced over the file's chunks), written by
+    `problems`: rows, or the path of a file of them; one chunk of them is in memory at a time. Turn 1 and turn 2 are
+    greedy answers of the untouched Generator. Where turn 1 is wrong, `k` reflections are sampled at `temperature`, each
+    under its own instruction out of `instructions` (see `prompts.instruction_pool`; balanced within a chunk), written by
     the Reflector (`reflector`: a LoRA adapter, None for the base model), and each is followed by its own turn 2.
 
     A chunk of `chunk_size` problems is the unit of resume and seeds its own sampling: an interrupted call goes on where
-    it stopped and gives the very rows of an undisturbed one. Errors: ValueError for an unknown instruction.
+    it stopped and gives the very rows of an undisturbed one. With `shard` "i/n" only every n-th chunk is made, into
+    `shards.path(out)`; see `shards.merge`. Errors: ValueError for an unknown instruction or shard, and where `out`
+    holds rows of other problems, seeds, chunks or models; those of `store.append_chunks`.
     """
-    from tqdm.auto import tqdm
+    pool, part = prompts.instruction_pool(instructions), shards.parse(shard)
+    out = _whole(Path(out)) if part is None else shards.path(out, part)
+    with contextlib.ExitStack() as stack:
+        problems = _on_hand(problems, stack)
+        mine = shards.chunks(part, -(-len(problems) // chunk_size))
+        progress = stack.enter_context(Progress(_rows_in(mine, len(problems), chunk_size), show=progress))
 
-    chunks = -(-len(problems) // chunk_size)
-    seen = {"problems": 0, "right": 0, "reflections": 0, "corrected": 0, "tokens": 0}
-    started = time.time()
+        def of_chunk(i: int) -> list[Problem]:
+            return list(problems[mine[i] * chunk_size : (mine[i] + 1) * chunk_size])
 
-    def make(i: int) -> list[Rollout]:
-        part = problems[i * chunk_size : (i + 1) * chunk_size]
-        return _chunk(
-            engine, part, k, instructions, temperature, max_new_tokens, chunk_seed(seed, "rollouts", i), reflector
+        def make(i: int) -> list[Rollout]:
+            progress.start()
+            chunk = chunk_seed(seed, "rollouts", mine[i])
+            return _chunk(engine, of_chunk(i), k, pool, temperature, max_new_tokens, chunk, reflector)
+
+        def on_chunk(i: int, rows: list[Rollout]) -> None:
+            if not progress.started:
+                _check_found(out, rows, of_chunk(i), chunk_seed(seed, "rollouts", mine[i]), k, engine, reflector)
+            progress.add(rows)
+
+        store.append_chunks(out, len(mine), make, chunk_size, on_chunk)
+    return store.Rows(out)
+
+
+def _whole(out: Path) -> Path:
+    if found := store.unmerged(out):
+        raise ValueError(
+            f"{out.parent} holds {', '.join(p.name for p in found)} and no {out.name}: join the shards with "
+            "`reflectevo merge`, or move them away to make the whole anew"
         )
+    return out
 
-    with tqdm(total=len(problems), desc="rollouts", unit="problem", disable=not progress) as bar:
 
-        def on_chunk(_: int, rows: list[Rollout]) -> None:
-            _count(seen, rows)
-            bar.update(len(rows))
-            bar.set_postfix_str(_summary(seen, time.time() - started))
+def _on_hand(problems: Iterable[Problem] | str | Path, stack: contextlib.ExitStack) -> Sequence[Problem]:
+    """Problems as a sequence that need not be in memory; an iterator's are put into a temporary file first."""
+    if isinstance(problems, str | Path):
+        return store.Rows(problems)
+    if isinstance(problems, Sequence):
+        return problems
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="problems-")))
+    store.write_jsonl(folder / "problems.jsonl", problems)
+    return store.Rows(folder / "problems.jsonl")
 
-        store.append_chunks(out, chunks, make, chunk_size, on_chunk)
-    return store.read_jsonl(out)
+
+def _rows_in(chunks: range, total: int, size: int) -> int:
+    return sum(min(size, total - i * size) for i in chunks)
+
+
+def _check_found(
+    out: Path, rows: list[Rollout], problems: list[Problem], seed: int, k: int, engine: Engine, reflector: Adapter
+) -> None:
+    """Refuse to go on with a file that was made from something else than what is asked for now."""
+    if len(rows) != len(problems):
+        raise ValueError(f"{out} was made from another number of problems: {store.OTHER_FILE}")
+    for row, problem in zip(rows, problems, strict=True):
+        counts = {0} if row["turn1"]["correct"] else {k}
+        found = {
+            "problem": (row["id"], problem["id"]),
+            "seed of the chunk (seed, chunk_size)": (row["seed"], seed),
+            "k": (len(row["reflections"]), k if len(row["reflections"]) not in counts else len(row["reflections"])),
+            "model": (Path(row["model"]).name, Path(engine.name).name),  # a run directory may be moved
+            "adapter": (Path(row["adapter"] or "").name, Path(reflector or "").name),
+        }
+        for name, (old, new) in found.items():
+            if old != new:
+                raise ValueError(f"{out}: {name} was {old!r}, is {new!r}: {store.OTHER_FILE}")
+        if row["problem"] != problem and row["problem"] != json.loads(json.dumps(problem)):
+            raise ValueError(f"{out}: problem {row['id']} reads differently now: {store.OTHER_FILE}")
 
 
 def chunk_seed(seed: int, stage: str, chunk: int) -> int:
@@ -115,7 +169,7 @@ def _chunk(
 ) -> list[Rollout]:
     first = answer(engine, problems, [prompts.answer_prompt(p) for p in problems], max_new_tokens=max_new_tokens)
     jobs = [i for i, attempt in enumerate(first) if not attempt["correct"] for _ in range(k)]
-    names = prompts.draw_instructions(len(jobs), seed, instructions)
+    names = prompts.draw_instructions(len(jobs), seed, instructions, k=k)
     asked = [
         prompts.reflection_prompt(problems[i], first[i]["completion"], name)
         for i, name in zip(jobs, names, strict=True)
@@ -149,7 +203,10 @@ def _chunk(
     ]
 
 
-def _count(seen: dict[str, int], rows: Sequence[Rollout]) -> None:
+# -- Counters and progress ----------------------------------------------------------------------------------------------
+def tally(rows: Iterable[Rollout], seen: dict[str, int] | None = None) -> dict[str, int]:
+    """Counts over rollouts, added to `seen`: problems, right (at turn 1), reflections, corrected (right at turn 2), tokens."""
+    seen = seen or dict.fromkeys(("problems", "right", "reflections", "corrected", "tokens"), 0)
     for row in rows:
         turns = [row["turn1"], *(r["turn2"] for r in row["reflections"])]
         seen["problems"] += 1
@@ -157,10 +214,47 @@ def _count(seen: dict[str, int], rows: Sequence[Rollout]) -> None:
         seen["reflections"] += len(row["reflections"])
         seen["corrected"] += sum(r["turn2"]["correct"] for r in row["reflections"])
         seen["tokens"] += sum(a["tokens"] for a in turns) + sum(r["tokens"] for r in row["reflections"])
+    return seen
 
 
-def _summary(seen: dict[str, int], seconds: float) -> str:
-    return (
-        f"Acc@t1 {seen['right'] / max(1, seen['problems']):.1%}, corrected {seen['corrected'] / max(1, seen['reflections']):.1%}, "
-        f"{seen['tokens'] / max(seconds, 1e-9):,.0f} tokens/s"
-    )
+class Progress:
+    """A tqdm bar over rows with time left, rows/s, tokens/s, running Acc@t1 and correction rate.
+
+    Rows found on disk count for the rates of success and not for those of speed: `start` is called when generation does.
+    """
+
+    def __init__(self, total: int, *, show: bool = True) -> None:
+        self.total, self.show, self.started = total, show, False
+        self.seen = tally(())
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.started:
+            self.bar.close()
+
+    def start(self) -> None:
+        """The first chunk is about to be made: open the bar with what was found, and start the clock."""
+        from tqdm.auto import tqdm
+
+        if not self.started:
+            self.started, self.began, self.found = True, time.perf_counter(), dict(self.seen)
+            at = {"total": self.total, "initial": self.found["problems"]}
+            self.bar = tqdm(desc="rollouts", unit=" rows", smoothing=0, disable=not self.show, **at)
+
+    def add(self, rows: Sequence[Rollout]) -> None:
+        """Count a chunk."""
+        tally(rows, self.seen)
+        if self.started:
+            self.bar.set_postfix_str(self.summary(), refresh=False)
+            self.bar.update(len(rows))
+
+    def summary(self) -> str:
+        """The running rates, e.g. "Acc@t1 55.8%, corrected 27.2%, 3,210 tokens/s"."""
+        seen, seconds = self.seen, max(time.perf_counter() - self.began, 1e-9)
+        return (
+            f"Acc@t1 {seen['right'] / max(1, seen['problems']):.1%}, "
+            f"corrected {seen['corrected'] / max(1, seen['reflections']):.1%}, "
+            f"{(seen['tokens'] - self.found['tokens']) / seconds:,.0f} tokens/s"
+        )

@@ -10,6 +10,10 @@ beside its place and renamed, so a reader never sees half a file.
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -17,10 +21,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 import yaml
 
@@ -39,37 +46,84 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 def iter_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """Rows of a file one by one; see `read_jsonl`."""
-    with open(path, encoding="utf-8") as lines:
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise ValueError(
-                    f"{path}, line {number}: not a JSON row ({error.msg}); mend or delete that line"
+                    f"{path}, line {number}: not a JSON row ({error}); mend or delete that line"
                 ) from error
 
 
-def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
-    """Write a whole file of rows: beside its place, then renamed."""
-    write_text(path, "".join(map(_line, rows)))
+class Rows(Sequence):
+    """The rows of a JSON Lines file, left on disk: a read-only sequence that takes 8 bytes of memory a row.
+
+    Iterating parses one row after the other; a slice is another view, not a copy. A truncated last line is left out.
+    The file must not change meanwhile, other than by rows appended to it, which are not seen.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises FileNotFoundError."""
+        self.path = Path(path)
+        self._starts = array("Q", _line_starts(self.path))
+        self._places = range(len(self._starts))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            view = copy.copy(self)
+            view._places = self._places[i]
+            return view
+        place = self._places[i]
+        with open(self.path, "rb") as handle:
+            return self._row(handle, place)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with open(self.path, "rb") as handle:
+            for place in self._places:
+                yield self._row(handle, place)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def _row(self, handle: BinaryIO, place: int) -> dict[str, Any]:
+        if handle.tell() != self._starts[place]:  # reading on in order keeps the handle's buffer
+            handle.seek(self._starts[place])
+        try:
+            return json.loads(handle.readline())
+        except ValueError as error:
+            raise ValueError(f"{self.path}, line {place + 1}: not a JSON row ({error})") from error
 
 
-def _line(row: Any) -> str:
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+def _line_starts(path: Path) -> Iterator[int]:
+    at = 0
+    with open(path, "rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield at
+            at += len(line)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
+    """Write a whole file of rows, one after the other: beside its place, then renamed. Returns how many there were."""
+    n = 0
+    with writing(path) as handle:
+        for n, row in enumerate(rows, 1):  # noqa: B007 - the count is what is returned
+            handle.write(_line(row))
+    return n
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a whole file: beside its place, flushed to disk, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(beside, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    beside.replace(path)
+    with writing(path) as handle:
+        handle.write(text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -77,10 +131,53 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary handle to a file beside `path`, which takes its place once the block ends well; a reader never sees half
+    a file. What a killed writer left beside it is removed. Raises NoRoom on a full disk."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with _room(path):
+        try:
+            with open(beside, "wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+            _sweep(path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what dead processes left beside `path`: `.name.pid`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if (pid := left.name.rpartition(".")[2]).isdecimal() and not _alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # signal 0 asks nothing there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _line(row: Any) -> bytes:
+    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+
+
+# -- Files that grow by chunks -------------------------------------------------------------------------------------------
 def append_chunks(
     path: str | Path,
     chunks: int,
-    make: Callable[[int], list[Any]],
+    make: Callable[[int], Iterable[Any]],
     size: int,
     on_chunk: Callable[[int, list], None] | None = None,
 ) -> None:
@@ -88,34 +185,212 @@ def append_chunks(
 
     `make(i)` returns the rows of chunk i: `size` of them, but for the last chunk, which may hold fewer. It must depend
     on i alone, so that an interrupted and resumed file equals an undisturbed one. `on_chunk(i, rows)` hears of every
-    chunk, those found on disk included.
+    chunk in order, those found on disk included; what it raises about these leaves the file as it is. One chunk is in
+    memory at a time.
+
+    A finished file has a marker beside it (`<name>.done`); one that does not agree with the file counts for nothing.
+    Errors: InUse where another process appends to the file; NoRoom on a full disk; ValueError where the file was made
+    of other chunks, or a row amid it is damaged. Whatever the error, the file is left with whole chunks.
     """
-    path = Path(path)
+    path, hear = Path(path), on_chunk or (lambda i, rows: None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = read_jsonl(path) if path.exists() else []
-    done = marker.read_text() if (marker := path.with_suffix(".done")).exists() else ""
-    whole = chunks if done else min(len(found) // size, chunks)
-    if not done and path.exists():
-        _truncate(path, whole * size)
-    for i in range(whole):
-        if on_chunk:
-            on_chunk(i, found[i * size : (i + 1) * size])
-    with open(path, "a", encoding="utf-8") as handle:
-        for i in range(whole, chunks):
-            rows = make(i)
-            handle.write("".join(map(_line, rows)))
-            handle.flush()
+    if _tell_finished(path, chunks, size, hear):
+        return
+    with open(path, "ab", buffering=0) as handle, locked(handle, path):
+        if _tell_finished(path, chunks, size, hear):  # another process was quicker
+            return
+        first, end = 0, 0
+        for i, rows, at in _found_chunks(path, size):
+            if i >= chunks:
+                raise ValueError(f"{path} holds more than the {chunks} chunks of {size} rows asked for: {OTHER_FILE}")
+            hear(i, rows)
+            first, end = i + 1, at
+        marker(path).unlink(missing_ok=True)
+        handle.truncate(end)
+        for i in range(first, chunks):
+            rows = list(make(i))
+            end = _append(handle, path, rows, end)
+            hear(i, rows)
+        mark_finished(path, chunks, size)
+
+
+def marker(path: str | Path) -> Path:
+    """The file that says that a chunked file is finished."""
+    return Path(path).with_suffix(".done")
+
+
+def mark_finished(path: str | Path, chunks: int, size: int) -> None:
+    """Write the marker of a chunked file."""
+    write_json(marker(path), {"chunks": chunks, "size": size, "bytes": Path(path).stat().st_size})
+
+
+def finished(path: str | Path) -> dict[str, int] | None:
+    """What the marker of a chunked file says (chunks, size, bytes); None where it is missing or disagrees with the file."""
+    try:
+        said, found = json.loads(marker(path).read_text()), Path(path).stat().st_size
+    except (OSError, ValueError):
+        return None
+    fits = isinstance(said, dict) and said.keys() >= {"chunks", "size", "bytes"} and said["bytes"] == found
+    return said if fits else None
+
+
+def _tell_finished(path: Path, chunks: int, size: int, hear: Callable[[int, list], None]) -> bool:
+    """Where the file is finished, let `hear` hear of its chunks. Raises ValueError where they are not those asked for."""
+    said = finished(path)
+    if said is None:
+        return False
+    if (said["chunks"], said["size"]) != (chunks, size):
+        raise ValueError(
+            f"{path} was finished as {said['chunks']} chunks of {said['size']} rows, not {chunks} of {size}: {OTHER_FILE}"
+        )
+    for i, rows, _ in _found_chunks(path, size, short=True):
+        hear(i, rows)
+    return True
+
+
+def _found_chunks(path: Path, size: int, *, short: bool = False) -> Iterator[tuple[int, list, int]]:
+    """(i, rows, offset of its end) of the whole chunks on disk; with `short`, of what is left after them too."""
+    rows: list[Any] = []
+    end = i = 0
+    with open(path, "rb") as lines:
+        for line in lines:
+            end += len(line)
+            row = _parsed(line)
+            if row is None:
+                _refuse_damage(path, lines, i * size + len(rows), size)
+                break
+            rows.append(row)
+            if len(rows) == size:
+                yield i, rows, end
+                rows, i = [], i + 1
+    if rows and short:
+        yield i, rows, end
+
+
+def _parsed(line: bytes) -> Any:
+    """A row, or None where the line is cut off or is none."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _refuse_damage(path: Path, rest: Iterable[bytes], good: int, size: int) -> None:
+    """A torn tail is made again; where more than its own chunk follows a damaged row, something else happened to the file."""
+    after = sum(line.endswith(b"\n") for line in rest)
+    if good % size + 1 + after > size:
+        raise ValueError(
+            f"{path}, line {good + 1}: not a JSON row, with {after} more after it. Put the file back as it was, or cut it "
+            f"there (truncate with `head -n {good // size * size}`): the same command makes the rest again"
+        )
+
+
+def _append(handle: FileIO, path: Path, rows: list[Any], end: int) -> int:
+    """Write a chunk at offset `end`, flushed to disk, and return its own end; on an error the file ends at `end` again."""
+    data = memoryview(b"".join(map(_line, rows)))
+    size = len(data)
+    try:
+        with _room(path):
+            while data:
+                data = data[handle.write(data) :]
             os.fsync(handle.fileno())
-            if on_chunk:
-                on_chunk(i, rows)
-    write_text(marker, f"{chunks} chunks of {size}\n")
+    except BaseException:
+        handle.truncate(end)
+        raise
+    return end + size
 
 
-def _truncate(path: Path, rows: int) -> None:
-    with open(path, "rb+") as handle:
-        for _ in range(rows):
-            handle.readline()
-        handle.truncate(handle.tell())
+# -- A full disk, a second process ---------------------------------------------------------------------------------------
+class NoRoom(OSError):
+    """The disk is full, or a quota or file-size limit is reached."""
+
+
+class InUse(RuntimeError):
+    """Another process is writing here."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_held: set[int] = set()  # descriptors of the locks that this process holds
+
+
+@contextlib.contextmanager
+def _room(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, NoRoom) or error.errno not in FULL:
+            raise
+        raise NoRoom(f"{path}: no room to write ({error.strerror}). {GOES_ON}") from error
+
+
+OTHER_FILE = "choose another run directory (or file), or redo it with `reflectevo run … --force`"
+GOES_ON = "What was finished is kept; the same command goes on from there once there is room"
+
+
+@contextlib.contextmanager
+def locked(handle: IO[Any], what: str | Path) -> Iterator[None]:
+    """Keep other processes out of an open file. Raises InUse, naming `what` and the process that holds it.
+
+    The lock belongs to this process alone: it ends with it however it dies, and forked children give up their share.
+    Where a file system has no locks, a warning says so and the work goes on.
+    """
+    if not _lock(handle, what):
+        raise InUse(f"{what} is in use by {_holder(handle)}: wait for it, or choose another run_dir")
+    _held.add(fd := handle.fileno())
+    try:
+        yield
+    finally:
+        _held.discard(fd)
+        if not handle.closed:
+            _unlock(handle)
+
+
+def _lock(handle: IO[Any], what: str | Path) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # some network file systems
+        warnings.warn(
+            f"{what}: this file system has no locks ({error.strerror}); see that one process works here", stacklevel=4
+        )
+    return True
+
+
+def _unlock(handle: IO[Any]) -> None:
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _holder(handle: IO[Any]) -> str:
+    """The process that holds a file's lock, from Linux's table of locks."""
+    inode = str(os.fstat(handle.fileno()).st_ino)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].split(":")[-1] == inode:
+                return f"process {fields[4]}"
+    return "another process"
+
+
+def _give_up_locks() -> None:
+    """A forked child lets go of the descriptors: a lock lasts as long as any process has one. The parent keeps its own."""
+    for fd in _held:
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, fd, inheritable=False)
+            os.close(null)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_give_up_locks)
 
 
 # -- Run directory -------------------------------------------------------------------------------------------------------
@@ -131,15 +406,36 @@ class Run:
 
     def read(self, *parts: str) -> list[dict[str, Any]]:
         """The rows of one of the run's files. Raises FileNotFoundError naming the notebook that makes it."""
+        return read_jsonl(self._made(*parts))
+
+    def rows(self, *parts: str) -> Rows:
+        """As `read`, with the rows left on disk: for files that may be larger than memory."""
+        return Rows(self._made(*parts))
+
+    def _made(self, *parts: str) -> Path:
         path = self.path(*parts)
         if not path.exists():
-            raise FileNotFoundError(f"{path} is missing: run notebook {MADE_BY.get(parts[0], '01_data')} first")
-        return read_jsonl(path)
+            first = f"run notebook {MADE_BY.get(parts[0], '01_data')} first"
+            if parts[0] != "data" and unmerged(self.path("rollouts", "train.jsonl")):
+                first = f"the run's shards wait for `reflectevo merge {self.directory}`; then {first}"
+            raise FileNotFoundError(f"{path} is missing: {first}")
+        return path
+
+    def environment(self) -> dict[str, Any]:
+        """What env.json records: versions, hardware, fingerprints of data and model."""
+        path = self.path("env.json")
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def params(self) -> dict[str, dict[str, Any]]:
         """Recorded parameters by notebook."""
         path = self.path("run.yaml")
         return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
+
+
+def unmerged(out: str | Path) -> list[Path]:
+    """Shards of the rows of `out` (see `shards`) as long as `out` itself is not there."""
+    out = Path(out)
+    return [] if out.exists() else sorted(out.parent.glob(f"{glob.escape(out.stem)}.*-of-*{out.suffix}"))
 
 
 MADE_BY = {
@@ -156,16 +452,21 @@ def open_run(notebook: str, run_dir: str | Path, **params: Any) -> Run:
     """Open the run that a notebook belongs to and record its parameters in run.yaml.
 
     Raises ChangedParameters, naming each, where that directory was made with other values, by this notebook or by
-    another one that shares the name.
+    another one that shares the name, and where its data or model files have changed since.
     """
+    from . import models
+
     run = Run(resolve_dir(run_dir))
     recorded = run.params()
     check_parameters(run.directory, recorded, notebook, params)
+    model = params.get("model")
+    found = {"data": fingerprints(run), "model": {model: models.fingerprint(model)} if model else None}
+    check_inputs(run, found)
     if recorded.get(notebook) != params:
         write_text(
             run.path("run.yaml"), yaml.safe_dump(recorded | {notebook: params}, sort_keys=True, allow_unicode=True)
         )
-    record_environment(run, params.get("model"))
+    record_environment(run, found)
     return run
 
 
@@ -180,6 +481,9 @@ def resolve_dir(run_dir: str | Path) -> Path:
     return (project_root() / Path(run_dir).expanduser()).resolve()
 
 
+NOT_COMPARED = frozenset({"shard"})  # how the work is split does not change what is made
+
+
 def check_parameters(
     directory: Path, recorded: dict[str, dict[str, Any]], notebook: str, params: dict[str, Any]
 ) -> None:
@@ -187,7 +491,7 @@ def check_parameters(
     changed = {}
     for other, values in recorded.items():
         names = set(values) | set(params) if other == notebook else set(values) & set(params)
-        for name in sorted(names):
+        for name in sorted(names - NOT_COMPARED):
             if (old := values.get(name, "absent")) != (new := params.get(name, "absent")):
                 changed[name] = f"{name} was {old!r}, is {new!r}"
     if changed:
@@ -197,17 +501,28 @@ def check_parameters(
         )
 
 
-# -- Environment ---------------------------------------------------------------------------------------------------------
-def record_environment(run: Run, model: str | None) -> None:
-    """Write env.json: versions, hardware, git commit, fingerprints of model and data."""
-    from . import models
+def check_inputs(run: Run, found: dict[str, dict[str, str] | None]) -> None:
+    """Raise ChangedParameters where the fingerprints of data and model (`found`) are not those that notebooks after 01
+    have worked on."""
+    if not set(run.params()) - {"01_data"}:
+        return
+    known = run.environment()
+    before, now = ({**(env.get("data") or {}), **(env.get("model") or {})} for env in (known, found))
+    changed = sorted(name for name, digest in now.items() if before.get(name, digest) != digest)
+    if changed:
+        raise ChangedParameters(
+            f"{run.directory} was made with other contents of {', '.join(changed)}. "
+            "Put them back, choose another run_dir, or redo it with `reflectevo run … --force`."
+        )
 
-    path = run.path("env.json")
-    known = json.loads(path.read_text()) if path.exists() else {}
-    env = environment() | {"data": fingerprints(run)}
-    env["model"] = {model: models.fingerprint(model)} if model else known.get("model")
+
+# -- Environment ---------------------------------------------------------------------------------------------------------
+def record_environment(run: Run, found: dict[str, dict[str, str] | None]) -> None:
+    """Write env.json: versions, hardware, git commit, and the fingerprints `found` of data and model."""
+    known = run.environment()
+    env = environment() | {"data": found["data"], "model": found["model"] or known.get("model")}
     if env != known:
-        write_json(path, env)
+        write_json(run.path("env.json"), env)
 
 
 def environment() -> dict[str, Any]:
@@ -224,7 +539,12 @@ def environment() -> dict[str, Any]:
 def fingerprints(run: Run) -> dict[str, str]:
     """sha256 (16 digits) of the run's data files."""
     files = sorted(run.path("data").glob("*.jsonl"))
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in files}
+    return {f.name: _sha256(f)[:16] for f in files}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _version(name: str) -> str | None:

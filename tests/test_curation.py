@@ -4,15 +4,14 @@ import json
 
 import pytest
 
-from reflectevo_lite import curation, prompts, rollouts
+from reflectevo_lite import curation, prompts, rollouts, store
 
 
 @pytest.fixture
 def rows(scripted, tmp_path):
     engine, problems = scripted
-    return rollouts.generate_rollouts(
-        engine, problems, tmp_path / "r.jsonl", k=6, temperature=1.0, chunk_size=20, progress=False
-    )
+    out = tmp_path / "r.jsonl"
+    return list(rollouts.generate_rollouts(engine, problems, out, k=6, temperature=1.0, chunk_size=20, progress=False))
 
 
 def longest_first(items):
@@ -99,3 +98,36 @@ def test_gain_is_how_much_likelier_the_reflection_makes_the_gold_answer(engine, 
         helped = engine.score([prompts.answer_only_prompt(row["problem"], attempt, reflection["text"])], said)[0]
         assert score == pytest.approx(helped - plain, abs=1e-3)
     assert len({round(s, 3) for s in scores}) > 5
+
+
+def test_written_sets_are_those_of_the_functions_whatever_the_judges_batch(rows, tmp_path):
+    for row in rows:
+        row["reflections"] += [x | {"text": x["text"] + " Again."} for x in row["reflections"]]
+    asked = []
+
+    def judge(items):
+        asked.append(len(items))
+        return longest_first(items)
+
+    counts = curation.write_curated(rows, tmp_path / "curated", judge, seed=2, judge_batch=3)
+    want = {
+        "d_plus": curation.d_plus(rows),
+        "d_pm": curation.d_pm(rows, seed=2),
+        "d_pref": curation.d_pref(rows, longest_first, seed=2),
+        "unfiltered": curation.unfiltered(rows, counts["d_plus"], seed=2),
+    }
+    for name, found in want.items():
+        assert found and counts[name] == len(found) and store.read_jsonl(tmp_path / f"curated/{name}.jsonl") == found
+    assert max(asked) == 6 and len(asked) > 1
+
+
+def test_unfiltered_draws_each_reflection_alike(rows):
+    n = sum(len({x["text"] for x in r["reflections"]}) for r in rows)
+    drawn = [len(curation.unfiltered(rows, n // 2, seed=s)) for s in range(5)]
+    assert drawn == [n // 2] * 5 and len(curation.unfiltered(rows, n + 9)) == n
+    first = sum(curation.unfiltered(rows, n // 2, seed=s)[0]["id"] == rows_with(rows)[0]["id"] for s in range(200))
+    assert first > 100  # the first row's reflections are as likely as any
+
+
+def rows_with(rows):
+    return [r for r in rows if r["reflections"]]

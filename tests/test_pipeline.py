@@ -134,3 +134,68 @@ def test_environment_yml_follows_pyproject():
     }
     wanted = {d.split(">")[0].split("<")[0].split("=")[0].strip() for d in project["dependencies"]}
     assert wanted <= pins
+
+
+def shard_notebook(toy):
+    """A toy notebook 02 that makes its part of four rows, and goes on only for the whole."""
+    source = """from reflectevo_lite import shards, store
+run, part = store.Run(run_dir), shards.parse(shard)
+out = run.path("rollouts", "train.jsonl")
+mine = shards.chunks(part, 4)
+store.append_chunks(shards.path(out, part) if part else out, len(mine), lambda i: [{"id": mine[i]}], 1)
+shards.wait_for_merge(shard, run)
+run.path("whole").touch()"""
+    cells = [nbformat.v4.new_code_cell('run_dir = "artifacts/x"\nshard = None'), nbformat.v4.new_code_cell(source)]
+    cells[0].metadata["tags"] = ["parameters"]
+    path = toy / "notebooks" / "02_reflection_generation.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), path)
+
+
+def test_a_shard_ends_after_generation_and_says_what_comes_next(toy, capsys):
+    shard_notebook(toy)
+    assert call(toy, "run", "-p", "shard", "1/2") == 0
+    said = capsys.readouterr().out
+    assert "Shard 1/2 is finished; curation waits for the merge" in said and "[2/2] 02_reflection_generation" in said
+    run = toy / "run"
+    assert store.read_jsonl(run / "rollouts" / "train.1-of-2.jsonl") == [{"id": 0}, {"id": 2}]
+    assert not (run / "whole").exists() and not pipeline.finished(run, "02_reflection_generation")
+    assert call(toy, "run", "-p", "shard", "1/2") == 0 and capsys.readouterr().out.count("finished before") == 2
+    assert call(toy, "run", "-p", "shard", "2/2", "--only", "02") == 0  # another part in the same directory
+    assert store.read_jsonl(run / "rollouts" / "train.2-of-2.jsonl") == [{"id": 1}, {"id": 3}]
+    assert call(toy, "run", "--only", "02") == 0 and (run / "whole").exists()
+    assert {p.name for p in (run / "notebooks").glob("02*")} == {
+        f"02_reflection_generation{part}.ipynb" for part in ("", ".1-of-2", ".2-of-2")
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (("-p", "shard", "1/2", "--only", "02,03"), "03_sft cannot run on shard 1/2 alone: join the shards"),
+        (("-p", "shard", "3/2"), "'3/2' should be like 2/4"),
+    ],
+)
+def test_a_shard_cannot_do_what_needs_the_whole(toy, capsys, args, hint):
+    shard_notebook(toy)
+    assert call(toy, "run", *args) == 2
+    said = capsys.readouterr().err.strip()
+    assert hint in said and "\n" not in said and not (toy / "run").exists()
+
+
+def test_a_full_disk_gets_one_line_and_exit_2(toy, capsys, monkeypatch):
+    import errno
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", "run/notebooks/01_data.ipynb")
+
+    monkeypatch.setattr(pipeline, "execute", full)
+    assert call(toy, "run") == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("reflectevo: run/notebooks/01_data.ipynb: no room to write") and "\n" not in said
+
+
+def test_all_of_a_collection_may_also_be_a_list(toy, capsys):
+    notebook = toy / "notebooks" / "03_sft.ipynb"
+    notebook.write_text(notebook.read_text().replace("sft_size = 3", 'sft_size = 3\\nkinds = \\"all\\"'))
+    assert call(toy, "plan", "-p", "kinds", "[a, b]") == 0 and "kinds = ['a', 'b']" in capsys.readouterr().out
+    assert call(toy, "plan", "-p", "kinds", "3") == 2

@@ -62,3 +62,23 @@ def test_question_text_shows_choices_context_and_only_the_shown_tests():
 def test_one_stage_layout_round_trips_and_survives_its_absence():
     assert prompts.split_one_stage(prompts.join_one_stage("r one", "a\nAnswer: 2")) == ("r one", "a\nAnswer: 2")
     assert prompts.split_one_stage("Answer: 3") == ("Answer: 3", "Answer: 3")
+
+
+@pytest.mark.parametrize(("size", "k"), [(32, 3), (32, 5), (5, 3), (4, 4), (3, 7)])
+def test_one_answers_instructions_differ_as_far_as_the_pool_goes(size, k):
+    pool = prompts.POOL[:size]
+    drawn = prompts.draw_instructions(40 * k, 1, pool, k=k)
+    counts = Counter(drawn)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    for i in range(0, len(drawn), k):
+        hand = Counter(drawn[i : i + k])
+        assert max(hand.values()) <= -(-k // size)
+
+
+def test_a_pool_is_named_by_all_identifiers_or_patterns():
+    assert prompts.instruction_pool() == list(prompts.POOL)
+    assert prompts.instruction_pool("1-*-*") == [n for n in prompts.POOL if n.startswith("1-")]
+    assert prompts.instruction_pool(["2-1-1", "1-1-*", "2-1-1"]) == ["1-1-1", "1-1-2", "2-1-1"]
+    for wrong in ("verify 1", ["1-1-1", "9-*-*"], [], ["1-1"]):
+        with pytest.raises(ValueError, match="1-1-1 to 2-8-2"):
+            prompts.instruction_pool(wrong)

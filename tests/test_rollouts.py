@@ -82,3 +82,65 @@ def test_unknown_instruction_is_refused(scripted, tmp_path):
     engine, problems = scripted
     with pytest.raises(ValueError, match="9-9-9"):
         generate(engine, problems, tmp_path / "r.jsonl", instructions=["9-9-9"])
+
+
+def test_unknown_instructions_are_named_before_anything_is_made(scripted, tmp_path):
+    engine, problems = scripted
+    with pytest.raises(ValueError, match=r"unknown reflection instruction 3-1-1, 1-9-\*: there are 1-1-1 to 2-8-2"):
+        generate(engine, problems, tmp_path / "r.jsonl", instructions=["1-1-1", "3-1-1", "1-9-*"])
+    assert not engine.calls and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("chosen", "size"), [("all", 32), ("1-*-*", 16), (["2-8-2", "*-1-1"], 3), ("1-1-1", 1)])
+def test_instructions_are_balanced_and_an_answer_gets_none_twice(scripted, tmp_path, chosen, size):
+    engine, problems = scripted
+    used = []
+    for row in generate(engine, problems, tmp_path / "r.jsonl", instructions=chosen, chunk_size=60):
+        names = [r["instruction"] for r in row["reflections"]]
+        assert len(set(names)) == min(len(names), size)
+        used += names
+    counts = [used.count(name) for name in prompts.instruction_pool(chosen)]
+    assert len(counts) == size and sum(counts) == len(used) and max(counts) - min(counts) <= 1
+
+
+def test_a_path_a_list_and_an_iterator_give_the_same_rows(scripted, tmp_path):
+    engine, problems = scripted
+    store.write_jsonl(tmp_path / "problems.jsonl", problems)
+    want = list(generate(engine, problems, tmp_path / "a.jsonl"))
+    assert generate(engine, tmp_path / "problems.jsonl", tmp_path / "b.jsonl") == want
+    assert generate(engine, iter(problems), tmp_path / "c.jsonl") == want
+
+
+@pytest.mark.parametrize("change", ["seed", "chunk_size", "k", "problems", "fewer", "model"])
+def test_rows_made_from_something_else_are_refused_and_kept(scripted, tmp_path, change):
+    engine, problems = scripted
+    out = tmp_path / "r.jsonl"
+    generate(engine, problems, out)
+    store.marker(out).unlink()  # as if killed before the end
+    before = out.read_bytes()
+    new = {"seed": 6, "chunk_size": 12, "k": 4}
+    others = {"problems": [*problems[1:], problems[0]], "fewer": problems[:16]}
+    other = ScriptedEngine(problems)
+    other.name = "other" if change == "model" else other.name
+    with pytest.raises(ValueError, match=r"r\.jsonl.*choose another run directory"):
+        generate(other, others.get(change, problems), out, **{k: v for k, v in new.items() if k == change})
+    assert out.read_bytes() == before and not other.calls
+
+
+def test_progress_counts_found_rows_for_success_and_not_for_speed(scripted, tmp_path, capsys):
+    engine, problems = scripted
+    out = tmp_path / "r.jsonl"
+    rows = list(generate(engine, problems, out))
+    half = rollouts.tally(rows[:32])
+    progress = rollouts.Progress(60)
+    progress.add(rows[:32])  # found on disk
+    progress.start()
+    progress.add(rows[32:])
+    assert progress.seen == rollouts.tally(rows) and progress.bar.n == 60 and progress.bar.initial == 32
+    assert progress.found == half
+    progress.began -= 100 - 1e-3  # a hundred seconds ago, more or less
+    made = rollouts.tally(rows)["tokens"] - half["tokens"]
+    assert f"{made / 100:,.0f} tokens/s" in progress.summary()
+    assert f"Acc@t1 {progress.seen['right'] / 60:.1%}" in progress.summary()
+    progress.bar.close()
+    assert "rows/s" in capsys.readouterr().err

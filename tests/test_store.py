@@ -66,3 +66,80 @@ def test_environment_records_versions_and_fingerprints(tmp_path):
 def test_a_missing_file_names_the_notebook_that_makes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="02_reflection_generation"):
         store.Run(tmp_path).read("rollouts", "train.jsonl")
+
+
+def test_whatever_the_marker_said_a_shorter_file_is_completed(tmp_path):
+    path = tmp_path / "x.jsonl"
+    store.append_chunks(path, 4, make, 3)
+    want = path.read_bytes()
+    path.write_bytes(want[:-5])  # the marker stays
+    store.append_chunks(path, 4, make, 3)
+    assert path.read_bytes() == want and store.finished(path)
+
+
+@pytest.mark.parametrize(("chunks", "size"), [(3, 3), (4, 2), (5, 3)])
+def test_a_file_of_other_chunks_is_refused_and_kept(tmp_path, chunks, size):
+    path = tmp_path / "x.jsonl"
+    store.append_chunks(path, 4, make, 3)
+    want = path.read_bytes()
+    with pytest.raises(ValueError, match=r"finished as 4 chunks of 3 rows.*--force"):
+        store.append_chunks(path, chunks, lambda i: pytest.fail("made"), size)
+    store.marker(path).unlink()
+    with pytest.raises(ValueError, match="more than the 1 chunks of 3"):
+        store.append_chunks(path, 1, lambda i: pytest.fail("made"), 3)
+    assert path.read_bytes() == want
+
+
+def test_damage_amid_a_file_is_named_and_nothing_is_dropped(tmp_path):
+    path = tmp_path / "x.jsonl"
+    store.append_chunks(path, 4, make, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = b"\0" * 9 + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match=r"line 5: not a JSON row.*head -n 3"):
+        store.append_chunks(path, 4, make, 3)
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_rows_on_disk_behave_as_a_list(tmp_path):
+    want = [{"i": i, "text": "ä±" * (i % 5)} for i in range(23)]
+    path = tmp_path / "x.jsonl"
+    store.write_jsonl(path, want)
+    with open(path, "a") as handle:
+        handle.write('{"i": 23, "te')
+    rows = store.Rows(path)
+    assert rows == want and rows != want[:-1] and len(rows) == 23 and rows[-1] == want[-1]
+    for part in (slice(3, 9), slice(None, 5), slice(40, None), slice(None, None, -3)):
+        assert list(rows[part]) == want[part] and list(rows[part][1:3]) == want[part][1:3]
+    with pytest.raises(IndexError):
+        rows[23]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "x.jsonl"
+    store.write_jsonl(path, [{"a": 1}])
+
+    def rows():
+        yield {"a": 2}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.write_jsonl(path, rows())
+    assert store.read_jsonl(path) == [{"a": 1}] and [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
+
+
+def test_changed_data_are_refused_once_something_was_made_of_them(tmp_path):
+    store.write_jsonl(tmp_path / "data" / "train.jsonl", [{"a": 1}])
+    store.open_run("01_data", tmp_path, seed=0)
+    store.write_jsonl(tmp_path / "data" / "train.jsonl", [{"a": 2}])  # notebook 01 itself may write them
+    store.open_run("02_x", tmp_path, seed=0)
+    store.open_run("02_x", tmp_path, seed=0)
+    store.write_jsonl(tmp_path / "data" / "train.jsonl", [{"a": 3}])
+    with pytest.raises(store.ChangedParameters, match=r"other contents of train\.jsonl"):
+        store.open_run("02_x", tmp_path, seed=0)
+
+
+def test_how_a_run_is_split_may_change(tmp_path):
+    store.open_run("02_x", tmp_path, shard="1/2", seed=0)
+    store.open_run("02_x", tmp_path, shard=None, seed=0)
+    assert store.Run(tmp_path).params()["02_x"]["shard"] is None
