@@ -1,9 +1,10 @@
-"""The command `reflectevo`: run, plan, report, doctor, make-tiny.
+"""The command `reflectevo`: run, plan, report, doctor, bench.
 
 reflectevo run params/tiny_cpu.yaml [-p NAME VALUE]... [--only 02,03] [--force]
 reflectevo plan params/tiny_cpu.yaml
 reflectevo report artifacts/tiny_cpu
 reflectevo doctor
+reflectevo bench [--gpu] [--out artifacts/bench]
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -66,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir")
     report.set_defaults(command=_report)
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
+    bench = commands.add_parser("bench", help="the performance table: about 5 minutes on two cores")
+    bench.add_argument("--gpu", action="store_true", help="generation and training at real models' shapes, too")
+    bench.add_argument("--out", default="artifacts/bench", help="folder for bench.json and bench.md")
+    bench.add_argument("--rounds", type=int, default=5, help="repeats of each comparison (default 5)")
+    bench.add_argument("--size", type=int, default=256, help="problems rolled out at a time (default 256)")
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -133,6 +141,24 @@ def _doctor(args: argparse.Namespace) -> None:
     }
     for name, value in lines.items():
         print(f"{name:18s}{value}")
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from . import bench
+    from .pipeline import UserError
+
+    if args.rounds < 1 or args.size < 8:
+        raise UserError("bench needs --rounds of 1 or more and --size of 8 or more")
+    try:
+        bench.run(args.out, gpu=args.gpu, rounds=args.rounds, size=args.size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(Path(args.out, "bench.md").read_text())
+    if args.gpu:
+        from . import bench_gpu
+
+        bench_gpu.run(Path(args.out))
+    print(f"Stored in {args.out}")
 
 
 if __name__ == "__main__":

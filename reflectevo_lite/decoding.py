@@ -65,7 +65,7 @@ def decode(
 
     device = model.device
     cache, logits, mask = _prefill(model, prompts, groups)
-    stop_ids = torch.tensor(list(stops), device=device)
+    stop_ids = torch.tensor(list(stops), dtype=torch.long, device=device)
     rows = torch.tensor([i for g in groups for i in g.rows], device=device)  # whose row stands where
     done = torch.zeros(len(rows), dtype=torch.bool, device=device)
     found = torch.full((len(prompts), max_new_tokens), -1, device=device)

@@ -271,7 +271,7 @@ class TransformersEngine:
         sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
-            eos_token_id=self._stops(),
+            eos_token_id=self._stops() or None,
             pad_token_id=self.tokenizer.pad_token_id,
             top_k=0 if temperature > 0 else None,
             top_p=1.0 if temperature > 0 else None,
