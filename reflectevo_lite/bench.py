@@ -106,7 +106,7 @@ def generation(*, rounds: int, size: int, alone: int = 12) -> list[Row]:
             "problems/s",
             _rollout_rate(ours, problems, size),
             "one prompt at a time",
-            _rollout_rate(one, problems, alone),
+            _rollout_rate(one, problems, min(alone, size // 4)),
             rounds,
         )
     ]

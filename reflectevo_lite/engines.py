@@ -92,10 +92,11 @@ class TransformersEngine:
         prompts = [self.encode(conversation) for conversation in conversations for _ in range(n)]
         if not prompts:
             return []
-        with torch.inference_mode(), self.adapters.use(adapter) as model:
+        with self.adapters.use(adapter) as model:
             ids = self._continuous(model, prompts, temperature, max_new_tokens, seed)
             if ids is None:
-                ids = self._in_batches(model, prompts, temperature, max_new_tokens, seed)
+                with torch.inference_mode():  # not around the above: it works on its tensors from another thread
+                    ids = self._in_batches(model, prompts, temperature, max_new_tokens, seed)
         stops = set(self._stops())
         found = [self._completion(row, stops, max_new_tokens) for row in ids]
         return [found[i : i + n] for i in range(0, len(found), n)]
@@ -160,19 +161,21 @@ class TransformersEngine:
         draws = draws.to(self.model.device)
         run = self._plain if plain else self._padded
         found: list[list[int]] = [[] for _ in prompts]
-        torch.manual_seed(seed)
-        while groups:
-            batch, rest = self._fill(groups, prompts, max_new_tokens)
-            rows = [i for g in batch for i in g.rows]
-            out = self._unless_out_of_memory(
-                run, model, [prompts[i] for i in rows], batch, temperature, max_new_tokens, draws[rows]
-            )
-            if out is None:
-                self.batch_tokens = len(rows) * (max(len(prompts[i]) for i in rows) + max_new_tokens) // 2
-                continue
-            for i, ids in zip(rows, out, strict=True):
-                found[i] = ids
-            groups = rest
+        with torch.random.fork_rng(enabled=plain):
+            if plain:
+                torch.manual_seed(seed)
+            while groups:
+                batch, rest = self._fill(groups, prompts, max_new_tokens)
+                rows = [i for g in batch for i in g.rows]
+                out = self._unless_out_of_memory(
+                    run, model, [prompts[i] for i in rows], batch, temperature, max_new_tokens, draws[rows]
+                )
+                if out is None:
+                    self.batch_tokens = len(rows) * (max(len(prompts[i]) for i in rows) + max_new_tokens) // 2
+                    continue
+                for i, ids in zip(rows, out, strict=True):
+                    found[i] = ids
+                groups = rest
         return found
 
     def _fill(

@@ -36,26 +36,46 @@ def another(engine, **settings):
     )
 
 
+@pytest.fixture(scope="module")
+def alone(engine, conversations, attempts):
+    """Some prompts, and each one's greedy completion by itself."""
+    asked = conversations[::10] + attempts[:8]
+    return asked, [engine.generate([c], max_new_tokens=64)[0] for c in asked]
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 300, 1500, 65_536])
-def test_greedy_text_is_the_same_in_any_batch(engine, conversations, attempts, batch_tokens):
-    asked = conversations[::10] + attempts[:16]
-    random.Random(batch_tokens).shuffle(asked)
-    alone = [texts(engine.generate([c], max_new_tokens=64))[0] for c in asked]
-    assert texts(another(engine, batch_tokens=batch_tokens).generate(asked, max_new_tokens=64)) == alone
+def test_greedy_text_is_the_same_in_any_batch(engine, alone, batch_tokens):
+    pairs = list(zip(*alone, strict=True))
+    random.Random(batch_tokens).shuffle(pairs)
+    found = another(engine, batch_tokens=batch_tokens).generate([asked for asked, _ in pairs], max_new_tokens=64)
+    assert found == [want for _, want in pairs]
 
 
 @pytest.mark.parametrize("batching", ["generate", "continuous"])
-def test_greedy_text_is_the_same_by_any_batching(engine, conversations, attempts, batching):
-    asked = conversations[::10] + attempts[:8]
-    other = another(engine, batching=batching)
-    want = engine.generate(asked, max_new_tokens=64)
+def test_greedy_text_is_the_same_by_any_batching(engine, alone, batching):
+    (asked, want), other = alone, another(engine, batching=batching)
     assert other.generate(asked, max_new_tokens=64) == want
     assert engine.generate(asked, max_new_tokens=64) == want  # the model is left as it was
     assert [row[0].truncated for row in other.generate(asked[:4], max_new_tokens=3)] == [True] * 4
 
 
+def test_adapters_switch_under_any_batching(conversations, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=4, lora_alpha=400, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(models.load("tiny").model, settings).save_pretrained(str(tmp_path / "a"))
+    asked, loaded = conversations[:4], models.load("tiny")
+    padded = engines.TransformersEngine(loaded)
+    base, tuned = (padded.generate(asked, max_new_tokens=16, adapter=a) for a in (None, tmp_path / "a"))
+    assert base != tuned
+    for batching in ("continuous", "generate"):
+        padded.batching = batching
+        assert padded.generate(asked, max_new_tokens=16, adapter=tmp_path / "a") == tuned
+        assert padded.generate(asked, max_new_tokens=16) == base
+
+
 def test_what_is_sampled_does_not_depend_on_the_batches(engine, attempts):
-    settings = {"n": 3, "temperature": 1.0, "max_new_tokens": 40, "seed": 4}
+    settings = {"n": 3, "temperature": 1.0, "max_new_tokens": 20, "seed": 4}
     want = engine.generate(attempts[:8], **settings)
     assert len({c.text for row in want for c in row}) > 8
     for batch_tokens in (1, 700):
@@ -133,12 +153,12 @@ def test_finished_rows_leave_the_batch(engine, conversations):
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_else_changes(engine, conversations):
-    want = engine.generate(conversations[:30], n=2, temperature=1.0, max_new_tokens=24, seed=3)
+    want = engine.generate(conversations[:12], n=2, temperature=1.0, max_new_tokens=12, seed=3)
     recorder, one = recorded(engine, most=7)
-    assert one.generate(conversations[:30], n=2, temperature=1.0, max_new_tokens=24, seed=3) == want
+    assert one.generate(conversations[:12], n=2, temperature=1.0, max_new_tokens=12, seed=3) == want
     assert max(rows for rows, _ in recorder.passes) <= 7
     before = one.batch_tokens
-    one.generate(conversations[:30], max_new_tokens=24)
+    one.generate(conversations[:12], max_new_tokens=12)
     assert one.batch_tokens == before  # what was learnt is kept: no second failure
 
 
