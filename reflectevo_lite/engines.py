@@ -157,11 +157,11 @@ class TransformersEngine:
         plain = "generate" in (self.batching, self.fallback)
         groups = decoding.group(prompts) if not plain else [decoding.Group([i], 0) for i in range(len(prompts))]
         groups.sort(key=lambda g: -max(len(prompts[i]) for i in g.rows))
-        draws = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
-        draws = draws.to(self.model.device)
+        width = max_new_tokens if temperature > 0 else 0  # greedy decoding draws nothing
+        draws = torch.rand(len(prompts), width, generator=torch.Generator().manual_seed(seed)).to(self.model.device)
         run = self._plain if plain else self._padded
         found: list[list[int]] = [[] for _ in prompts]
-        with torch.random.fork_rng(enabled=plain):
+        with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else [], enabled=plain):
             if plain:
                 torch.manual_seed(seed)
             while groups:
