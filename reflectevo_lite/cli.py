@@ -1,4 +1,4 @@
-"""The command `reflectevo`: run, plan, merge, report, compare, doctor.
+"""The command `reflectevo`: run, plan, merge, report, compare, doctor, bench.
 
 reflectevo run params/tiny_cpu.yaml [-p NAME VALUE]... [--only 02,03] [--force]
 reflectevo plan params/tiny_cpu.yaml
@@ -6,6 +6,7 @@ reflectevo merge artifacts/tiny_cpu [RUN_DIR]...
 reflectevo report artifacts/tiny_cpu
 reflectevo compare artifacts/a artifacts/b [--setting reflector_only]
 reflectevo doctor
+reflectevo bench [--gpu] [--out artifacts/bench]
 """
 
 from __future__ import annotations
@@ -87,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("run_dirs", nargs="*", metavar="RUN_DIR", help="where the shards lie (default: in OUT)")
     merge.set_defaults(command=_merge)
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
+    bench = commands.add_parser("bench", help="the performance table: about 5 minutes on two cores")
+    bench.add_argument("--gpu", action="store_true", help="generation and training at real models' shapes, too")
+    bench.add_argument("--out", default="artifacts/bench", help="folder for bench.json and bench.md")
+    bench.add_argument("--rounds", type=int, default=5, help="repeats of each comparison (default 5)")
+    bench.add_argument("--size", type=int, default=256, help="problems rolled out at a time (default 256)")
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -185,6 +192,24 @@ def _doctor(args: argparse.Namespace) -> None:
     }
     for name, value in lines.items():
         print(f"{name:18s}{value}")
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from . import bench
+    from .pipeline import UserError
+
+    if args.rounds < 1 or args.size < 8:
+        raise UserError("bench needs --rounds of 1 or more and --size of 8 or more")
+    try:
+        bench.run(args.out, gpu=args.gpu, rounds=args.rounds, size=args.size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(Path(args.out, "bench.md").read_text())
+    if args.gpu:
+        from . import bench_gpu
+
+        bench_gpu.run(Path(args.out))
+    print(f"Stored in {args.out}")
 
 
 if __name__ == "__main__":

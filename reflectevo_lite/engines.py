@@ -1,22 +1,27 @@
 """Batched generation behind one protocol.
 
 `TransformersEngine` runs a loaded model: prompts are sorted by length and padded on the left into batches that share
-a token budget, so short prompts travel many at a time and long ones do not run out of memory.
+a token budget, so short prompts travel many at a time and long ones do not run out of memory. `server.ServerEngine`
+asks a server instead. `open_engine` gives either, by name.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from . import models
+from . import decoding, models
 from .rows import Message
 
 if TYPE_CHECKING:
     import torch
 
 Adapter = str | Path | None
+Batching = Literal["auto", "padded", "continuous", "generate"]
+BATCHING = ("auto", "padded", "continuous", "generate")
+BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}  # by measurement on two cores (`reflectevo bench`); a bound on memory
 
 
 class Completion(NamedTuple):
@@ -49,14 +54,25 @@ class Engine(Protocol):
 class TransformersEngine:
     """Generation with a model in this process.
 
-    `batch_tokens` bounds rows × (prompt + new tokens) of a batch; when a GPU runs out of memory it is halved and the
-    batch is tried again. Sampling is seeded per call, so the same call gives the same rows on the same machine.
+    `batching` is "padded" (the loop of `decoding`: shared beginnings are computed once, finished rows leave the batch),
+    "continuous" (transformers' paged attention: rows come and go, nothing is padded), "generate" (transformers' plain
+    `generate`, for models that the others do not know) or "auto": continuous on CUDA, padded elsewhere, generate where
+    neither fits.
+
+    `batch_tokens` bounds rows × (prompt + new tokens) of a batch; when a GPU runs out of memory the batch is halved
+    and tried again. Sampling is seeded per call: the same call gives the same rows on the same machine, and with
+    "padded" whatever the batches were.
     """
 
-    def __init__(self, loaded: models.Loaded, *, batch_tokens: int | None = None) -> None:
+    def __init__(self, loaded: models.Loaded, *, batch_tokens: int | None = None, batching: Batching = "auto") -> None:
+        if batching not in BATCHING:
+            raise ValueError(f"unknown batching {batching!r}; there are {', '.join(BATCHING)}")
         self.model, self.tokenizer, self.name, self.backend = loaded
         self.adapters = models.Adapters(self.model)
-        self.batch_tokens = batch_tokens or 65_536
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
+        self.fallback = "padded" if decoding.can_decode(self.model) else "generate"
+        self.batching = self._choose() if batching == "auto" else batching
+        self.strict = batching != "auto"
 
     def generate(
         self,
@@ -73,25 +89,17 @@ class TransformersEngine:
 
         if n > 1 and temperature <= 0:
             raise ValueError(f"n={n} greedy completions would be {n} copies: set temperature above 0, or n to 1")
-        prompts = [self.encode(conversation) for conversation in conversations]
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: memory peaks at once
-        results: list[list[Completion]] = [[] for _ in prompts]
-        torch.manual_seed(seed)
-        with torch.inference_mode(), self.adapters.use(adapter) as model:
-            while order:
-                batch = order[: self._rows(len(prompts[order[0]]) + max_new_tokens, n)]
-                try:
-                    completions = self._generate(model, [prompts[i] for i in batch], n, temperature, max_new_tokens)
-                except torch.cuda.OutOfMemoryError:
-                    if len(batch) == 1:
-                        raise
-                    torch.cuda.empty_cache()
-                    self.batch_tokens //= 2
-                    continue
-                for i, found in zip(batch, completions, strict=True):
-                    results[i] = found
-                order = order[len(batch) :]
-        return results
+        prompts = [self.encode(conversation) for conversation in conversations for _ in range(n)]
+        if not prompts:
+            return []
+        with self.adapters.use(adapter) as model:
+            ids = self._continuous(model, prompts, temperature, max_new_tokens, seed)
+            if ids is None:
+                with torch.inference_mode():  # not around the above: it works on its tensors from another thread
+                    ids = self._in_batches(model, prompts, temperature, max_new_tokens, seed)
+        stops = set(self._stops())
+        found = [self._completion(row, stops, max_new_tokens) for row in ids]
+        return [found[i : i + n] for i in range(0, len(found), n)]
 
     def encode(self, conversation: list[Message], completion: str | None = None) -> list[int]:
         """Token ids of a prompt as the model's chat template lays it out, thinking modes switched off."""
@@ -114,7 +122,7 @@ class TransformersEngine:
         scores = [0.0] * len(pairs)
         with torch.inference_mode(), self.adapters.use(adapter) as model:
             while order:
-                batch = order[: self._rows(len(pairs[order[-1]][0]) + 64, 1)]
+                batch = order[: max(1, self.batch_tokens // (len(pairs[order[-1]][0]) + 64))]
                 for i, value in zip(batch, self._score(model, [pairs[i] for i in batch]), strict=True):
                     scores[i] = value
                 order = order[len(batch) :]
@@ -123,7 +131,7 @@ class TransformersEngine:
     def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
         import torch
 
-        ids, mask = self._pad([prompt + completion for prompt, completion in pairs])
+        ids, mask = decoding.pad([prompt + completion for prompt, completion in pairs], self.model.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         longest = max(len(completion) for _, completion in pairs)
         logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1).logits[
@@ -135,38 +143,144 @@ class TransformersEngine:
         )
         return (taken * kept).sum(-1).tolist()
 
-    def _rows(self, width: int, n: int) -> int:
-        return max(1, self.batch_tokens // (width * n))
+    def _choose(self) -> Batching:
+        """What "auto" stands for here."""
+        paged = self.model.device.type == "cuda" and hasattr(self.model, "generate_batch")
+        return "continuous" if paged else self.fallback
 
-    def _generate(
-        self, model: Any, prompts: list[list[int]], n: int, temperature: float, max_new_tokens: int
-    ) -> list[list[Completion]]:
-        ids, mask = self._pad(prompts)
-        sampling = (
-            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-            if temperature > 0
-            else {"do_sample": False}
-        )
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            num_return_sequences=n,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self._stops(),
-            **sampling,
-        )
-        new = out[:, ids.shape[1] :].tolist()
-        stops, size = set(self._stops()), max_new_tokens
-        return [[self._completion(row, stops, size) for row in new[i : i + n]] for i in range(0, len(new), n)]
-
-    def _pad(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _in_batches(
+        self, model: Any, prompts: list[list[int]], temperature: float, max_new_tokens: int, seed: int
+    ) -> list[list[int]]:
+        """New ids of each prompt, by batches under the token budget, the longest first: memory peaks at once."""
         import torch
 
-        width, device = max(map(len, prompts)), self.model.device
-        ids = [[self.tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts]
-        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+        plain = "generate" in (self.batching, self.fallback)
+        groups = decoding.group(prompts) if not plain else [decoding.Group([i], 0) for i in range(len(prompts))]
+        groups.sort(key=lambda g: -max(len(prompts[i]) for i in g.rows))
+        width = max_new_tokens if temperature > 0 else 0  # greedy decoding draws nothing
+        draws = torch.rand(len(prompts), width, generator=torch.Generator().manual_seed(seed)).to(self.model.device)
+        run = self._plain if plain else self._padded
+        found: list[list[int]] = [[] for _ in prompts]
+        with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else [], enabled=plain):
+            if plain:
+                torch.manual_seed(seed)
+            while groups:
+                batch, rest = self._fill(groups, prompts, max_new_tokens)
+                rows = [i for g in batch for i in g.rows]
+                out = self._unless_out_of_memory(
+                    run, model, [prompts[i] for i in rows], batch, temperature, max_new_tokens, draws[rows]
+                )
+                if out is None:
+                    self.batch_tokens = len(rows) * (max(len(prompts[i]) for i in rows) + max_new_tokens) // 2
+                    continue
+                for i, ids in zip(rows, out, strict=True):
+                    found[i] = ids
+                groups = rest
+        return found
+
+    def _fill(
+        self, groups: list[decoding.Group], prompts: list[list[int]], max_new_tokens: int
+    ) -> tuple[list[decoding.Group], list[decoding.Group]]:
+        """As many of the first groups as fit the budget, and the rest; a group that is too large is cut."""
+        room = max(1, self.batch_tokens // (max(len(prompts[i]) for i in groups[0].rows) + max_new_tokens))
+        rows, shared = groups[0]
+        if len(rows) > room:
+            return [decoding.Group(rows[:room], shared)], [decoding.Group(rows[room:], shared), *groups[1:]]
+        size = 0
+        for at, g in enumerate(groups):
+            size += len(g.rows)
+            if size > room:
+                return groups[:at], groups[at:]
+        return groups, []
+
+    @staticmethod
+    def _unless_out_of_memory(run: Any, model: Any, prompts: list[list[int]], *args: Any) -> Any:
+        """The result, or None where a batch of several rows does not fit the GPU's memory."""
+        import torch
+
+        try:
+            return run(model, prompts, *args)
+        except torch.cuda.OutOfMemoryError:
+            if len(prompts) == 1:
+                raise
+        torch.cuda.empty_cache()  # here, where the exception no longer holds the failed batch's tensors
+        return None
+
+    def _padded(
+        self,
+        model: Any,
+        prompts: list[list[int]],
+        groups: list[decoding.Group],
+        temperature: float,
+        max_new_tokens: int,
+        draws: torch.Tensor,
+    ) -> list[list[int]]:
+        at = iter(range(len(prompts)))
+        here = [decoding.Group([next(at) for _ in g.rows], g.shared) for g in groups]
+        return decoding.decode(
+            model,
+            prompts,
+            here,
+            max_new_tokens=max_new_tokens,
+            stops=self._stops(),
+            temperature=temperature,
+            draws=draws if temperature > 0 else None,
+        )
+
+    def _plain(
+        self, model: Any, prompts: list[list[int]], _: Any, temperature: float, max_new_tokens: int, __: Any
+    ) -> list[list[int]]:
+        ids, mask = decoding.pad(prompts, self.model.device)
+        out = model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=self._settings(temperature, max_new_tokens)
+        )
+        return out[:, ids.shape[1] :].tolist()
+
+    def _continuous(
+        self, model: Any, prompts: list[list[int]], temperature: float, max_new_tokens: int, seed: int
+    ) -> list[list[int]] | None:
+        """New ids of each prompt by transformers' continuous batching; None where that is not asked for, or failed.
+
+        A manager serves one call: kept longer, its shared prefixes would mix what different adapters computed.
+        """
+        if self.batching != "continuous":
+            return None
+        from transformers import ContinuousBatchingConfig
+
+        base, room = getattr(model, "get_base_model", lambda: model)(), {}
+        if self.model.device.type == "cpu":  # left alone, its cache takes most of the memory there is
+            pages = [-(-(len(p) + max_new_tokens) // 32) for p in prompts]
+            fit = max(max(pages), min(sum(pages), self.batch_tokens // 32))
+            room = {"block_size": 32, "num_blocks": fit, "max_batch_tokens": 1024}
+        out = base.generate_batch(
+            prompts,
+            generation_config=self._settings(temperature, max_new_tokens),
+            continuous_batching_config=ContinuousBatchingConfig(seed=seed, **room),
+        )
+        results = list(out.values())
+        if len(results) == len(prompts) and not any(r.error for r in results):
+            return [r.generated_tokens for r in results]
+        why = next((r.error for r in results if r.error), "it stopped early")
+        if self.strict:
+            raise RuntimeError(f"continuous batching failed ({why}); set batching to padded")
+        warnings.warn(f"continuous batching failed ({why}): going on with batching={self.fallback}", stacklevel=3)
+        self.batching = self.fallback
+        return None
+
+    def _settings(self, temperature: float, max_new_tokens: int) -> Any:
+        """Plain greedy or plain sampling, whatever the model's own generation config would add to it."""
+        from transformers import GenerationConfig
+
+        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self._stops() or None,
+            pad_token_id=self.tokenizer.pad_token_id,
+            top_k=0 if temperature > 0 else None,
+            top_p=1.0 if temperature > 0 else None,
+            repetition_penalty=1.0,
+            **sampling,
+        )
 
     def _stops(self) -> list[int]:
         """Every token that ends a turn: the tokenizer's and those of the model's generation config."""
@@ -178,3 +292,29 @@ class TransformersEngine:
         end = next((i for i, token in enumerate(ids) if token in stops), None)
         text = self.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
         return Completion(text.strip(), limit if end is None else end + 1, end is None)
+
+
+def open_engine(
+    model: str,
+    *,
+    engine: str = "transformers",
+    server_url: str | None = None,
+    load_in_4bit: bool = False,
+    batching: Batching = "auto",
+    batch_tokens: int | None = None,
+    concurrency: int = 32,
+) -> Engine:
+    """The engine that a run's parameters name: "transformers" loads `model` here, "server" asks `server_url` for it.
+
+    Raises ValueError for another name, or a server without its URL.
+    """
+    if engine == "transformers":
+        loaded = models.load(model, load_in_4bit=load_in_4bit)
+        return TransformersEngine(loaded, batching=batching, batch_tokens=batch_tokens)
+    if engine != "server":
+        raise ValueError(f"unknown engine {engine!r}; there are transformers and server")
+    if not server_url:
+        raise ValueError("engine: server needs server_url, such as http://localhost:8000/v1")
+    from .server import ServerEngine
+
+    return ServerEngine(server_url, model, concurrency=concurrency)

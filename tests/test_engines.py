@@ -1,8 +1,10 @@
 """Generation is the same whatever the batch; adapters switch on and off cleanly."""
 
+import random
+
 import pytest
 
-from reflectevo_lite import engines, models, prompts, synthetic
+from reflectevo_lite import decoding, engines, models, prompts, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +20,187 @@ def texts(found):
     return [[c.text for c in row] for row in found]
 
 
-def test_greedy_text_is_the_same_alone_and_in_any_batch(engine, conversations):
-    together = texts(engine.generate(conversations, max_new_tokens=96))
-    small = engines.TransformersEngine(models.load("tiny"), batch_tokens=900)
-    assert texts(small.generate(conversations, max_new_tokens=96)) == together
-    alone = [texts(engine.generate([c], max_new_tokens=96))[0] for c in conversations[::8]]
-    assert alone == together[::8]
+@pytest.fixture(scope="module")
+def attempts():
+    """Reflection prompts, four on each attempt under different instructions: long common beginnings."""
+    rows = synthetic.problems(8, "train", seed=12)
+    hasty = [synthetic.to_task(p).hasty().text(synthetic.to_task(p)) for p in rows]
+    names = prompts.draw_instructions(32, 0)
+    return [prompts.reflection_prompt(rows[i // 4], hasty[i // 4], names[i]) for i in range(32)]
+
+
+def another(engine, **settings):
+    """A second engine on the same weights."""
+    return engines.TransformersEngine(
+        models.Loaded(engine.model, engine.tokenizer, engine.name, engine.backend), **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(engine, conversations, attempts):
+    """Some prompts, and each one's greedy completion by itself."""
+    asked = conversations[::10] + attempts[:8]
+    return asked, [engine.generate([c], max_new_tokens=64)[0] for c in asked]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 300, 1500, 65_536])
+def test_greedy_text_is_the_same_in_any_batch(engine, alone, batch_tokens):
+    pairs = list(zip(*alone, strict=True))
+    random.Random(batch_tokens).shuffle(pairs)
+    found = another(engine, batch_tokens=batch_tokens).generate([asked for asked, _ in pairs], max_new_tokens=64)
+    assert found == [want for _, want in pairs]
+
+
+@pytest.mark.parametrize("batching", ["generate", "continuous"])
+def test_greedy_text_is_the_same_by_any_batching(engine, alone, batching):
+    (asked, want), other = alone, another(engine, batching=batching)
+    assert other.generate(asked, max_new_tokens=64) == want
+    assert engine.generate(asked, max_new_tokens=64) == want  # the model is left as it was
+    assert [row[0].truncated for row in other.generate(asked[:4], max_new_tokens=3)] == [True] * 4
+
+
+def test_adapters_switch_under_any_batching(conversations, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=4, lora_alpha=400, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(models.load("tiny").model, settings).save_pretrained(str(tmp_path / "a"))
+    asked, loaded = conversations[:4], models.load("tiny")
+    padded = engines.TransformersEngine(loaded)
+    base, tuned = (padded.generate(asked, max_new_tokens=16, adapter=a) for a in (None, tmp_path / "a"))
+    assert base != tuned
+    for batching in ("continuous", "generate"):
+        padded.batching = batching
+        assert padded.generate(asked, max_new_tokens=16, adapter=tmp_path / "a") == tuned
+        assert padded.generate(asked, max_new_tokens=16) == base
+
+
+def test_what_is_sampled_does_not_depend_on_the_batches(engine, attempts):
+    settings = {"n": 3, "temperature": 1.0, "max_new_tokens": 20, "seed": 4}
+    want = engine.generate(attempts[:8], **settings)
+    assert len({c.text for row in want for c in row}) > 8
+    for batch_tokens in (1, 700):
+        assert another(engine, batch_tokens=batch_tokens).generate(attempts[:8], **settings) == want
+
+
+def test_sampling_leaves_the_callers_random_numbers_alone(engine, conversations):
+    import torch
+
+    torch.manual_seed(1)
+    want = torch.rand(3)
+    torch.manual_seed(1)
+    engine.generate(conversations[:2], temperature=1.0, max_new_tokens=4, seed=9)
+    assert torch.equal(torch.rand(3), want)
+
+
+def test_tokens_are_drawn_as_often_as_their_probability_says():
+    import torch
+
+    logits = torch.tensor([0.5, 0.3, 0.2, 0.0]).log().repeat(4000, 1)
+    drawn = decoding.pick(logits, 1.0, torch.rand(4000, generator=torch.Generator().manual_seed(0)))
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    assert shares[3] == 0 and torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2, 0.0]), atol=0.03)
+    edge = decoding.pick(logits[:2], 1.0, torch.tensor([0.0, 1 - 2**-24]))
+    assert edge.tolist() == [0, 2]  # never a token without probability
+    cold = decoding.pick(logits[:50], 0.01, torch.rand(50, generator=torch.Generator().manual_seed(0)))
+    assert set(cold.tolist()) == {0}
+
+
+def test_only_long_common_beginnings_are_shared():
+    head = list(range(40))
+    rows = [[*head, 1, 2], [*head, 3], [*head[:30], 9, 9, 9], [7] * 50, [8, 8], [8, 8]]
+    assert decoding.group(rows) == [([0, 1, 2], 30), ([3], 49), ([4], 1), ([5], 1)]
+    assert decoding.group([head, head, head[:20]]) == [([0, 1, 2], 19)]  # a token of each row is always left to run
+
+
+class Recorder:
+    """A model that records the widths of its forward passes, and runs out of memory above `most` rows."""
+
+    def __init__(self, model, most=10**9):
+        self.model, self.config, self.device, self.most, self.passes = model, model.config, model.device, most, []
+        self.generation_config = model.generation_config
+
+    def __call__(self, input_ids, **kwargs):
+        import torch
+
+        if len(input_ids) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        self.passes.append(tuple(input_ids.shape))
+        return self.model(input_ids=input_ids, **kwargs)
+
+
+def recorded(engine, **kwargs):
+    recorder = Recorder(engine.model, **kwargs)
+    return recorder, engines.TransformersEngine(
+        models.Loaded(recorder, engine.tokenizer, engine.name, engine.backend), batching="padded"
+    )
+
+
+def test_samples_of_a_prompt_share_its_run(engine, attempts):
+    recorder, one = recorded(engine)
+    one.generate(attempts[:2], n=5, temperature=1.0, max_new_tokens=3)
+    lengths = [len(engine.encode(c)) for c in attempts[:2]]
+    first, second = recorder.passes[:2]
+    assert first[0] == 1 and first[1] < min(lengths)  # what all ten have in common, once
+    assert second[0] == 10 and second[1] <= max(lengths) - first[1] + 1
+
+
+def test_finished_rows_leave_the_batch(engine, conversations):
+    recorder, one = recorded(engine)
+    found = one.generate(conversations[:40], max_new_tokens=96)
+    lengths = [row[0].tokens for row in found]
+    steps = sum(rows for rows, width in recorder.passes if width == 1)
+    assert sum(lengths) - len(lengths) <= steps < 0.9 * len(lengths) * max(lengths)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_else_changes(engine, conversations):
+    want = engine.generate(conversations[:12], n=2, temperature=1.0, max_new_tokens=12, seed=3)
+    recorder, one = recorded(engine, most=7)
+    assert one.generate(conversations[:12], n=2, temperature=1.0, max_new_tokens=12, seed=3) == want
+    assert max(rows for rows, _ in recorder.passes) <= 7
+    before = one.batch_tokens
+    one.generate(conversations[:12], max_new_tokens=12)
+    assert one.batch_tokens == before  # what was learnt is kept: no second failure
+
+
+def test_one_prompt_that_does_not_fit_is_an_error(engine, conversations):
+    import torch
+
+    _, one = recorded(engine, most=0)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        one.generate(conversations[:3], max_new_tokens=4)
+
+
+def test_failed_continuous_batching_falls_back_only_where_it_was_not_asked_for(engine, conversations):
+    class Broken(Recorder):
+        def generate_batch(self, *_, **__):
+            return {}
+
+    loaded = models.Loaded(Broken(engine.model), engine.tokenizer, engine.name, engine.backend)
+    asked = engines.TransformersEngine(loaded, batching="continuous")
+    with pytest.raises(RuntimeError, match="set batching to padded"):
+        asked.generate(conversations[:2], max_new_tokens=4)
+    chosen = engines.TransformersEngine(loaded)
+    chosen.batching = "continuous"  # what "auto" stands for on CUDA
+    with pytest.warns(UserWarning, match="going on with batching=padded"):
+        found = chosen.generate(conversations[:2], max_new_tokens=4)
+    assert found == engine.generate(conversations[:2], max_new_tokens=4) and chosen.batching == "padded"
+
+
+def test_models_with_another_cache_use_plain_generate():
+    from transformers import Gemma2Config, LlamaConfig
+
+    class Model:
+        def __init__(self, config):
+            self.config = config
+
+    small = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2}
+    assert decoding.can_decode(Model(LlamaConfig(**small)))
+    assert not decoding.can_decode(Model(Gemma2Config(**small)))
+
+
+def test_unknown_batching_is_refused(engine):
+    with pytest.raises(ValueError, match="unknown batching 'fast'; there are auto, padded"):
+        another(engine, batching="fast")
 
 
 def test_sampling_is_seeded_and_gives_n_per_prompt(engine, conversations):

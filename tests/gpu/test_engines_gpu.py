@@ -1,0 +1,44 @@
+"""Generation on CUDA: paged attention and padded batches say what the CPU says, and running out of memory is survived."""
+
+import pytest
+
+from reflectevo_lite import engines, models, prompts, synthetic
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+ASKED = [prompts.answer_prompt(p) for p in synthetic.problems(24, "train", seed=5)]
+
+
+@pytest.fixture(scope="module")
+def want():
+    cpu = engines.TransformersEngine(models.load("tiny", device="cpu"))
+    return cpu.generate(ASKED, max_new_tokens=96)
+
+
+@pytest.mark.parametrize("batching", ["continuous", "padded", "generate"])
+def test_greedy_text_is_that_of_the_cpu(want, batching):
+    engine = engines.TransformersEngine(models.load("tiny", dtype="float32"), batching=batching)
+    assert engine.generate(ASKED, max_new_tokens=96) == want
+
+
+def test_auto_is_continuous():
+    assert engines.TransformersEngine(models.load("tiny")).batching == "continuous"
+
+
+def test_running_out_of_memory_halves_the_batch(want):
+    engine = engines.TransformersEngine(models.load("tiny", dtype="float32"), batching="padded")
+    real, seen = engine._padded, []
+
+    def greedy_for_memory(model, asked, *args):
+        seen.append(len(asked))
+        if len(asked) > 6:
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")  # a petabyte: CUDA's own error
+        return real(model, asked, *args)
+
+    engine._padded = greedy_for_memory
+    assert engine.generate(ASKED, max_new_tokens=96) == want
+    assert seen[0] == 24 and max(seen[-4:]) <= 6

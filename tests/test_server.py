@@ -1,0 +1,306 @@
+"""The server engine against a real server with the embedded model, and against one that misbehaves on purpose."""
+
+import importlib.util
+import json
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from reflectevo_lite import engines, models, prompts, synthetic
+from reflectevo_lite.server import ServerEngine, ServerError
+
+SECRET = "sk-never-to-be-seen-0123456789"
+ASKED = [[{"role": "user", "content": f"question {i}"}] for i in range(12)]
+
+
+def reply(text="said", finish="stop", tokens=3):
+    return json.dumps(
+        {
+            "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+            "usage": {"completion_tokens": tokens},
+        }
+    )
+
+
+class Misbehaving:
+    """A loopback server: `script(number, body)` gives (status, headers, text) or None for silence; all is recorded."""
+
+    def __init__(self, script):
+        self.script, self.seen, self.busy, self.most = script, [], 0, 0
+        self.lock, outer = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self):
+                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
+                with outer.lock:
+                    outer.seen.append((time.monotonic(), self.path, body, dict(self.headers)))
+                    number = len(outer.seen)
+                    outer.busy += 1
+                    outer.most = max(outer.most, outer.busy)
+                found = outer.script(number, body)
+                with outer.lock:
+                    outer.busy -= 1
+                if found is None:
+                    self.close_connection = True
+                    return
+                status, headers, text = found
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_POST = do_GET = _answer
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def serve():
+    running = []
+
+    def start(script, **kwargs):
+        running.append(Misbehaving(script))
+        return running[-1], ServerEngine(running[-1].url, "tiny", **({"backoff_s": 0.01, "retries": 3} | kwargs))
+
+    yield start
+    for one in running:
+        one.http.shutdown()
+        one.http.server_close()
+
+
+def test_answers_come_in_order_and_no_more_than_allowed_are_under_way(serve):
+    def slow(_, body):
+        time.sleep(0.02)
+        return 200, {}, reply(body["messages"][0]["content"][::-1])
+
+    server, engine = serve(slow, concurrency=4)
+    found = engine.generate(ASKED, max_new_tokens=7)
+    assert [row[0].text for row in found] == [c[0]["content"][::-1] for c in ASKED]
+    assert 1 < server.most <= 4
+
+
+def test_what_was_asked_for_is_what_is_sent(serve):
+    server, engine = serve(
+        lambda *_: (200, {}, reply()), extra_body={"chat_template_kwargs": {"enable_thinking": False}}
+    )
+    found = engine.generate(ASKED[:2], n=3, temperature=0.7, max_new_tokens=9, seed=5)
+    bodies = [body for _, _, body, _ in server.seen]
+    assert [len(row) for row in found] == [3, 3] and {path for _, path, _, _ in server.seen} == {"/v1/chat/completions"}
+    assert all(b["model"] == "tiny" and b["temperature"] == 0.7 and b["max_tokens"] == 9 for b in bodies)
+    assert all(b["chat_template_kwargs"] == {"enable_thinking": False} for b in bodies)
+    assert len({b["seed"] for b in bodies}) == 6  # equal seeds would give equal samples
+    engine.generate(ASKED[:2], n=3, temperature=0.7, max_new_tokens=9, seed=5)
+    assert sorted(b["seed"] for b in bodies) == sorted(b["seed"] for _, _, b, _ in server.seen[6:])
+
+
+def test_the_length_limit_marks_what_it_cuts(serve):
+    _, engine = serve(lambda _, b: (200, {}, reply(finish="length" if "1" in b["messages"][0]["content"] else "stop")))
+    found = [row[0] for row in engine.generate(ASKED[:3])]
+    assert [c.truncated for c in found] == [False, True, False] and {c.tokens for c in found} == {3}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        (429, {}, "slow down"),
+        (500, {}, "oops"),
+        (503, {}, ""),
+        (200, {}, "<html>a proxy's page</html>"),
+        (200, {}, '{"choices": []}'),
+        (200, {}, "[1]"),
+        None,  # the connection is dropped
+    ],
+    ids=["429", "500", "503", "not JSON", "no choice", "a list", "dropped"],
+)
+def test_a_passing_trouble_is_tried_again(serve, trouble):
+    server, engine = serve(lambda number, _: trouble if number <= 2 else (200, {}, reply()))
+    assert engine.generate(ASKED[:1])[0][0].text == "said"
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_retry_after_is_honoured(serve, as_date):
+    def busy(number, _):
+        said = formatdate(time.time() + 2, usegmt=True) if as_date else "1"
+        return (429, {"Retry-After": said}, "") if number == 1 else (200, {}, reply())
+
+    server, engine = serve(busy)
+    engine.generate(ASKED[:1])
+    assert server.seen[1][0] - server.seen[0][0] >= 0.99
+
+
+def test_a_wait_beyond_reason_is_not_waited_for(serve):
+    server, engine = serve(lambda *_: (429, {"Retry-After": "86400"}, "come back tomorrow"))
+    with pytest.raises(ServerError, match="429: come back tomorrow"):
+        engine.generate(ASKED[:1])
+    assert len(server.seen) == 1
+
+
+def test_pauses_grow_and_vary():
+    engine = ServerEngine("http://127.0.0.1:9/v1", "m", backoff_s=1.0)
+    pauses = [[engine._pause(attempt, None) for _ in range(50)] for attempt in range(9)]
+    for attempt, found in enumerate(pauses):
+        top = min(60.0, 2.0**attempt)
+        assert all(top / 2 <= p <= top for p in found) and len(set(found)) > 40
+    assert engine._pause(0, 30.0) == 30.0
+
+
+def test_a_silent_server_times_out(serve):
+    server, engine = serve(lambda *_: time.sleep(0.6), timeout_s=0.15, retries=1)
+    with pytest.raises(ServerError, match=r"does not answer in time, after 2 tries"):
+        engine.generate(ASKED[:1])
+    assert len(server.seen) == 2
+
+
+def test_a_server_that_is_gone_is_named_in_one_line_and_ends_the_rest():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    engine = ServerEngine(f"http://127.0.0.1:{port}/v1", "m", backoff_s=0.01, retries=2, concurrency=2)
+    with pytest.raises(ServerError, match=rf"http://127.0.0.1:{port}/v1 cannot be reached .*server runs") as caught:
+        engine.generate(ASKED)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(400, "answers 400: no"), (401, "variable OPENAI_API_KEY"), (404, "'tiny' the name"), (422, "422")],
+)
+def test_a_refusal_is_final_and_says_what_to_do(serve, status, remedy):
+    server, engine = serve(lambda *_: (status, {}, "no"))
+    with pytest.raises(ServerError, match=remedy):
+        engine.generate(ASKED[:1])
+    assert len(server.seen) == 1
+
+
+def test_one_failure_stops_what_has_not_begun(serve):
+    server, engine = serve(lambda number, _: (400, {}, "no") if number == 1 else (200, {}, reply()), concurrency=1)
+    with pytest.raises(ServerError):
+        engine.generate(ASKED * 20)
+    time.sleep(0.1)
+    assert len(server.seen) < 20
+
+
+def test_the_key_is_sent_and_shown_nowhere(serve, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("MY_KEY", SECRET)
+    script = lambda number, _: (200, {}, reply()) if number == 1 else (401, {}, f"bad key {SECRET}" + "x" * 300)
+    server, engine = serve(script, api_key_env="MY_KEY")
+    engine.generate(ASKED[:1])
+    assert server.seen[0][3]["Authorization"] == f"Bearer {SECRET}"
+    with pytest.raises(ServerError, match=r"bad key \*\*\*") as caught:
+        engine.generate(ASKED[:1])
+    state = [
+        repr(engine),
+        str(vars(engine)),
+        str(vars(engine._client)),
+        str(engine._client.headers),
+        repr(caught.value),
+    ]
+    assert not any(SECRET in text for text in [*state, caplog.text])
+    with pytest.raises(TypeError):  # locks and sockets: it cannot be pickled into a file by accident
+        pickle.dumps(engine)
+
+
+def test_without_a_key_none_is_sent(serve, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server, engine = serve(lambda *_: (200, {}, reply()))
+    engine.generate(ASKED[:1])
+    assert "Authorization" not in server.seen[0][3]
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "ftp://x/v1", "http://me:secret@host/v1", "http://host/v1?key=secret", ""]
+)
+def test_a_url_that_cannot_be_right_is_refused_at_once(url):
+    with pytest.raises(ServerError, match="server_url") as caught:
+        ServerEngine(url, "m")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_adapter_is_asked_for_by_its_served_name(serve, tmp_path):
+    def script(_, body):
+        return 200, {}, reply() if body else json.dumps({"data": [{"id": "tiny"}, {"id": "reflector"}]})
+
+    server, engine = serve(script, adapters={"a/b": "other"})
+    engine.generate(ASKED[:1], adapter=tmp_path / "reflector")
+    engine.generate(ASKED[:1], adapter="a/b")
+    assert [body["model"] for _, _, body, _ in server.seen if body] == ["reflector", "other"]
+    with pytest.raises(ServerError, match=r"'corrector'.*--lora-modules corrector=.*serves tiny, reflector"):
+        engine.generate(ASKED[:1], adapter=tmp_path / "corrector")
+
+
+def test_many_greedy_copies_are_refused(serve):
+    _, engine = serve(lambda *_: (200, {}, reply()))
+    with pytest.raises(ValueError, match="temperature above 0"):
+        engine.generate(ASKED[:1], n=2)
+
+
+def test_the_engine_is_opened_by_name(serve):
+    server, _ = serve(lambda *_: (200, {}, reply("hello")))
+    engine = engines.open_engine("tiny", engine="server", server_url=server.url)
+    assert engine.generate(ASKED[:1])[0][0].text == "hello"
+    with pytest.raises(ValueError, match="needs server_url"):
+        engines.open_engine("tiny", engine="server")
+    with pytest.raises(ValueError, match="unknown engine 'vllm'"):
+        engines.open_engine("tiny", engine="vllm")
+
+
+@pytest.fixture(scope="module")
+def transformers_serve(tmp_path_factory):
+    """`transformers serve` with the embedded model on loopback; yields its base URL."""
+    missing = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"transformers serve needs {', '.join(missing)}: pip install 'reflectevo_lite[test]'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", models.resolve("tiny")]
+    log = tmp_path_factory.mktemp("serve") / "log"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"],
+            stdout=out, stderr=out, env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        for _ in range(600):
+            if server.poll() is not None:
+                pytest.fail(f"transformers serve ended: {log.read_text()[-800:]}")
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_a_real_server_with_the_same_weights_gives_the_same_greedy_text(transformers_serve, engine):
+    asked = [prompts.answer_prompt(p) for p in synthetic.problems(8, "train", seed=21)]
+    asked += [prompts.retry_prompt(p, "Answer: 3", None) for p in synthetic.problems(4, "train", seed=22)]
+    server = ServerEngine(transformers_serve, models.resolve("tiny"), concurrency=4)
+    found = server.generate(asked, max_new_tokens=96)
+    want = engine.generate(asked, max_new_tokens=96)
+    assert [[c.text for c in row] for row in found] == [[c.text for c in row] for row in want]
+    assert [row[0].tokens for row in found] == [row[0].tokens for row in want]
+    cut = server.generate(asked[:2], max_new_tokens=5)
+    assert all(row[0].truncated and row[0].tokens == 5 for row in cut)
