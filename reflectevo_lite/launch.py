@@ -53,7 +53,8 @@ def run(job: training.Job) -> dict[str, Any]:
         )
         try:
             for line in child.stdout:
-                print(line, end="", flush=True)
+                if not line.startswith("Launching training on"):  # accelerate calls CPUs "CUDAs"
+                    print(line, end="", flush=True)
             status = child.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -132,7 +133,8 @@ def _environment() -> dict[str, str]:
 
 def _end_with_stdin() -> None:
     """End this process and its workers when the process that started it has gone."""
-    sys.stdin.read()
+    while os.read(0, 4096):  # not sys.stdin: its lock, held by this thread, would lock up the forked workers
+        pass
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
