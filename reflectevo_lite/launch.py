@@ -92,7 +92,11 @@ def main(argv: list[str] | None = None) -> None:
         worker(args.job)
     else:
         from accelerate import notebook_launcher
+        from accelerate.utils import is_cuda_available
 
+        # it asks without touching the GPU, which forked workers could not use afterwards
+        if not is_cuda_available():
+            os.environ["ACCELERATE_USE_CPU"] = "true"
         notebook_launcher(worker, (args.job,), num_processes=args.processes, use_port=str(_free_port()))
 
 
@@ -119,16 +123,9 @@ def _check_devices(processes: int) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The calling process's environment; without a GPU the workers are told so, lest they look for one."""
-    import torch
-
-    env = dict(os.environ)
-    path = [str(Path(__file__).parents[1]), env.get("PYTHONPATH", "")]
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    env.setdefault("OMP_NUM_THREADS", "1")
-    if not torch.cuda.is_available():
-        env["ACCELERATE_USE_CPU"] = "true"
-    return env
+    """The calling process's environment, in which a new one finds this package."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    return {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": path}
 
 
 def _end_with_stdin() -> None:

@@ -106,9 +106,7 @@ def test_two_processes_from_the_command_line_learn_what_one_does(straight, dpo, 
     params = dataclasses.replace(PARAMS, processes=2)
     job = training._job("dpo", dpo, tmp_path / "dpo", "tiny", params, folder / "sft")
     command = [sys.executable, "-m", "reflectevo_lite.launch", str(launch.write_job(job)), "--processes", "2"]
-    done = subprocess.run(
-        command, env=environment() | {"ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("rows,") == 1  # one of the two speaks
     _agrees(json.loads((job.out / "training.json").read_text()), records["dpo"])

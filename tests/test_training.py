@@ -152,7 +152,7 @@ def _log_probs(model, batch):
 
 
 def test_dpo_on_an_sft_adapter_has_the_sft_model_as_reference_and_not_the_base(reflector, pairs, tmp_path):
-    loaded, trainer = build("dpo", pairs, tmp_path / "x", start=reflector[0])
+    _, trainer = build("dpo", pairs, tmp_path / "x", start=reflector[0])
     start = weights(reflector[0])
     trainer.train()
     batch, found = _reference_log_probs(trainer)  # after training: the reference has not moved with the policy
