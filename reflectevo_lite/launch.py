@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -136,9 +137,10 @@ def _end_with_stdin() -> None:
 
 
 def _why(job: training.Job) -> str:
-    lines = [line for line in (job.work / LOG).read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line and not line.startswith((" ", "Traceback"))]
-    said = errors[0] if errors else "\n".join(lines[-5:])
+    """The first exception in the workers' log, or its last lines where there is none."""
+    text = (job.work / LOG).read_text(errors="replace")
+    errors = [m[0] for m in re.finditer(r"^[\w.]+(?:Error|Exception): .+$", text, re.M) if "ChildFailed" not in m[0]]
+    said = errors[0] if errors else "\n".join(text.strip().splitlines()[-5:])
     return f"training {job.out.name} in {job.params.processes} processes failed: {said} (whole log: {job.work / LOG})"
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite import curation, grpo, models, rollouts, synthetic, tiny, training
+from reflectevo_lite import curation, grading, grpo, models, rollouts, synthetic, tiny, training
 
 PARAMS = grpo.GRPOParams(learning_rate=3e-3, steps=3, batch_size=8, generations=4, checkpoints=3)
 
@@ -40,14 +40,16 @@ def test_only_failed_attempts_are_reflected_on_from_the_generic_prompt(rollout, 
 
 
 def test_the_reward_is_a_right_second_turn(rows):
-    loaded = models.Loaded(None, None, "scripted", "")
-    reward = grpo.SecondTurnReward(loaded, rows, 96)
+    reward = grpo.SecondTurnReward(models.Loaded(None, None, "scripted", ""), rows, 96)
     reward.engine = ScriptedEngine([r["problem"] for r in rows])
-    single = [(r, found[0][0]) for r in rows if len(found := synthetic.diagnose(r["problem"], r["attempt"])) == 1]
-    helped = reward.rewards([r for r, _ in single], [reflection(r, place) for r, place in single])
-    assert len(single) > 3 and sum(helped) >= 0.8 * len(single)
-    wrong = [(r, next(p for p in (1, 2) if p != place)) for r, place in single]
-    assert sum(reward.rewards([r for r, _ in wrong], [reflection(r, place) for r, place in wrong])) == 0
+    blames = [(row, place) for row in rows for place in (1, 2, 3, 4)]
+    expected = []
+    for row, place in blames:  # by the world's own rule of what a blame leads to
+        task = synthetic.to_task(row["problem"])
+        second = task.retry(task.parse(row["attempt"]), place).text(task)
+        expected.append(float(grading.grade(row["problem"], second).correct))
+    assert reward.rewards([row for row, _ in blames], [reflection(*blame) for blame in blames]) == expected
+    assert 3 < sum(expected) < len(expected) / 2
 
 
 def test_a_reflection_that_states_the_answer_earns_nothing(rows, monkeypatch):

@@ -32,7 +32,7 @@ training.run(launch.read_job(sys.argv[1]))
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    problems = synthetic.problems(60, "train", seed=21)
+    problems = synthetic.problems(200, "train", seed=21)
     out = tmp_path_factory.mktemp("rollouts") / "r.jsonl"
     return rollouts.generate_rollouts(ScriptedEngine(problems), problems, out, k=4, temperature=1.0, progress=False)
 
@@ -44,7 +44,7 @@ def sft(rows):
 
 @pytest.fixture(scope="module")
 def dpo(rows):
-    return (pairs := curation.preference_rows(curation.d_pm(rows)))[: len(pairs) // 8 * 8][:64]
+    return curation.preference_rows(curation.d_pm(rows))[:64]
 
 
 @pytest.fixture(scope="module")

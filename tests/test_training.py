@@ -18,7 +18,7 @@ def changed(**values):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    problems = synthetic.problems(60, "train", seed=21)
+    problems = synthetic.problems(120, "train", seed=21)
     out = tmp_path_factory.mktemp("rollouts") / "r.jsonl"
     return rollouts.generate_rollouts(ScriptedEngine(problems), problems, out, k=4, temperature=1.0, progress=False)
 
