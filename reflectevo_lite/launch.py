@@ -139,7 +139,7 @@ def _end_with_stdin() -> None:
 def _why(job: training.Job) -> str:
     """The first exception in the workers' log, or its last lines where there is none."""
     text = (job.work / LOG).read_text(errors="replace")
-    errors = [m[0] for m in re.finditer(r"^[\w.]+(?:Error|Exception): .+$", text, re.M) if "ChildFailed" not in m[0]]
+    errors = [e for e in re.findall(r"^ *([\w.]+(?:Error|Exception): .+)$", text, re.M) if "ChildFailed" not in e]
     said = errors[0] if errors else "\n".join(text.strip().splitlines()[-5:])
     return f"training {job.out.name} in {job.params.processes} processes failed: {said} (whole log: {job.work / LOG})"
 

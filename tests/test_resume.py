@@ -136,7 +136,7 @@ record = training.train_sft(rows, {str(tmp_path / "sft")!r}, model="tiny", param
 def test_what_failed_in_a_worker_is_said(sft, tmp_path, monkeypatch):
     job = training._job("sft", sft, tmp_path / "x", "tiny", dataclasses.replace(PARAMS, processes=2), None)
     job.work.mkdir()
-    crash = "import sys; print('Traceback', file=sys.stderr); sys.exit('ValueError: raise it')"
+    crash = "import sys; sys.exit('Traceback:\\n  raise ValueError(\\n  ValueError: raise it\\n====')"
     real = subprocess.Popen
     monkeypatch.setattr(launch.subprocess, "Popen", lambda command, **k: real([sys.executable, "-c", crash], **k))
     with pytest.raises(
