@@ -196,6 +196,8 @@ def build(job: Job, loaded: models.Loaded, rows: Sequence[Any], held: Sequence[A
 
     model, peft_config = _policy(job, loaded)
     args = config(job.kind, job.params, job.work, _examples(job, loaded, rows), loaded.model.device.type)
+    if job.params.processes == 1 and args.n_gpu > 1:
+        args._n_gpu = 1  # else each batch would be multiplied and spread over all GPUs by DataParallel
     common = {
         "args": args,
         "train_dataset": _dataset(job, rows),

@@ -168,7 +168,7 @@ def test_dpo_on_an_sft_adapter_has_the_sft_model_as_reference_and_not_the_base(r
 
 def test_an_adapter_trained_on_another_is_one_adapter_on_the_base(reflector, pairs, tmp_path, engine):
     out = tmp_path / "sft_dpo"
-    record = training.train_dpo(pairs[:8], out, model="tiny", params=PARAMS, start=reflector[0])
+    record = training.train_dpo(pairs, out, model="tiny", params=PARAMS, start=reflector[0])
     assert not (out / training.REFERENCE).exists() and weights(out).keys() == weights(reflector[0]).keys()
     said = [pairs[0]["chosen"][0]["content"]]
     scores = {
@@ -176,7 +176,7 @@ def test_an_adapter_trained_on_another_is_one_adapter_on_the_base(reflector, pai
     }
     assert scores["sft"] != scores["dpo"] and record["start"] == models.fingerprint(str(reflector[0]))
     with pytest.raises(ValueError, match="trained with other start"):
-        training.train_dpo(pairs[:8], out, model="tiny", params=PARAMS)
+        training.train_dpo(pairs, out, model="tiny", params=PARAMS)
 
 
 def test_a_missing_start_is_named(pairs, tmp_path):
