@@ -484,7 +484,7 @@ def _check_start(job: Job) -> None:
 def _claim(job: Job) -> None:
     """Note in the checkpoints' folder what is trained there. Raises ValueError where an interrupted training differs."""
     note, now = job.work / "job_is.json", wanted(job)
-    if note.exists():
+    if note.exists() and _last_checkpoint(job.work):
         _check_same(json.loads(note.read_text()), now, job.work)
     elif _is_main():
         store.write_json(note, now)

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite import curation, launch, rollouts, synthetic, training
+from reflectevo_lite import curation, launch, rollouts, store, synthetic, training
 
 PARAMS = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8, checkpoints=4)
 KILLED = """
@@ -88,10 +88,13 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(sft, tmp_path):
     job = training._job("sft", sft, tmp_path / "x", "tiny", PARAMS, None)
-    training._claim(job)
+    other = job._replace(params=dataclasses.replace(PARAMS, learning_rate=1e-3))
+    training._claim(other)
+    training._claim(job)  # nothing was trained there yet
+    store.write_json(job.work / "checkpoint-2" / "trainer_state.json", {})
     training._claim(job)
     with pytest.raises(ValueError, match=r"x\.checkpoints was trained with other params"):
-        training.run(job._replace(params=dataclasses.replace(PARAMS, learning_rate=1e-3)))
+        training.run(other)
 
 
 # -- Two processes --------------------------------------------------------------------------------------------------------
