@@ -31,7 +31,7 @@ class GRPOParams(training.TrainParams):
     """
 
     epochs: float = 1.0
-    steps: int = 30
+    steps: int = 25
     generations: int = 8  # reflections of a group, all on one failed attempt
     temperature: float = 1.0
     max_new_tokens: int = 96
