@@ -37,7 +37,7 @@ CONTROL_NAMES = {
 
 TRAINED_ON = {  # curated file → the settings that are trained on it
     "d_plus": ("one_stage", "two_stage", "reflector_only", "unfiltered"),
-    "d_pm": ("dpo_pm",),
+    "d_pm": ("dpo_pm", "sft_dpo"),
     "d_pref": ("dpo_pref",),
 }
 
@@ -297,23 +297,27 @@ def error_classes(problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[
 
 
 def training_curves(run: store.Run) -> pd.DataFrame:
-    """Loss (and DPO's reward margin and accuracy) of every adapter of a run: adapter, kind, step, loss, margin, accuracy."""
+    """What was logged while every adapter of a run was trained, one row per report.
+
+    Columns: adapter, kind, step, loss, margin (DPO), accuracy (of pairs in DPO, of tokens else), reward (GRPO), and
+    validation (the loss on held-out training questions; its rows have no other figure).
+    """
+    names = ("adapter", "kind", "step", "loss", "margin", "accuracy", "reward", "validation")
     rows = []
     for path in sorted(run.path("adapters").glob("*/training.json")):
         record = json.loads(path.read_text())
-        for i, h in enumerate(record["history"]):
-            step = round(record["steps"] * h.get("epoch", i + 1) / record["params"]["epochs"])
-            rows.append(
-                {
-                    "adapter": path.parent.name,
-                    "kind": record["kind"],
-                    "step": step,
-                    "loss": h["loss"],
-                    "margin": h.get("rewards/margins"),
-                    "accuracy": h.get("rewards/accuracies"),
-                }
+        for h in [*record["history"], *record.get("validation", [])]:
+            accuracy = h.get("rewards/accuracies", h.get("mean_token_accuracy"))
+            figures = (
+                h["step"],
+                h.get("loss"),
+                h.get("rewards/margins"),
+                accuracy,
+                h.get("reward"),
+                h.get("eval_loss"),
             )
-    return pd.DataFrame(rows, columns=["adapter", "kind", "step", "loss", "margin", "accuracy"])
+            rows.append((path.parent.name, record["kind"], *figures))
+    return pd.DataFrame(rows, columns=names)
 
 
 def turn_curve(evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypedDict
 
 from . import prompts, store
 from .engines import TransformersEngine
-from .rows import Attempt, PreferenceRow, Problem, Reflection, Rollout, SFTRow
+from .rows import Attempt, PreferenceRow, Problem, Reflection, RewardRow, Rollout, SFTRow
 
-SFTKind = Literal["reflector", "corrector", "one_stage", "qa"]
+SFTKind = Literal["reflector", "corrector", "one_stage"]
 
 
 class PlusRow(TypedDict):
@@ -167,7 +167,7 @@ def sft_rows(
     """Conversational prompt/completion rows.
 
     `reflector`: q, attempt → r · `corrector`: q, attempt, r → second attempt · `one_stage`: q, attempt → r and second
-    attempt · `qa`: q → gold answer (the paper's SFT baseline, no reflection).
+    attempt.
     """
     return [
         {
@@ -193,9 +193,29 @@ def _sft_example(kind: SFTKind, row: PlusRow, reflect_prompt: str) -> tuple[list
         return prompts.one_stage_prompt(problem, attempt), prompts.join_one_stage(
             reflection["text"], reflection["turn2"]["completion"]
         )
-    if kind == "qa":
-        return prompts.answer_prompt(problem), f"Answer: {gold_answer(problem)}"
-    raise ValueError(f"unknown kind of SFT {kind!r}; there are reflector, corrector, one_stage, qa")
+    raise ValueError(f"unknown kind of SFT {kind!r}; there are reflector, corrector, one_stage")
+
+
+def qa_rows(problems: Sequence[Problem]) -> list[SFTRow]:
+    """q → gold answer, for every question, right or wrong at turn 1: the paper's SFT baseline, without any reflection."""
+    return [
+        {
+            "id": p["id"],
+            "task": p["task"],
+            "instruction": "none",
+            "prompt": prompts.answer_prompt(p),
+            "completion": [{"role": "assistant", "content": gold_completion(p)}],
+        }
+        for p in problems
+    ]
+
+
+def gold_completion(problem: Problem) -> str:
+    """The gold answer in the form that the answer prompt asks for, without steps."""
+    answer = gold_answer(problem)
+    if problem["grader"] == "code":
+        return f"```python\n{answer.strip()}\n```"
+    return f"Answer: \\boxed{{{answer}}}" if problem["grader"] == "math" else f"Answer: {answer}"
 
 
 def preference_rows(rows: Sequence[PairRow]) -> list[PreferenceRow]:
@@ -210,6 +230,22 @@ def preference_rows(rows: Sequence[PairRow]) -> list[PreferenceRow]:
             "rejected": [{"role": "assistant", "content": row["rejected"]["text"]}],
         }
         for row in rows
+    ]
+
+
+def reward_rows(rollouts: Sequence[Rollout]) -> list[RewardRow]:
+    """One row for each question whose first answer was wrong: the generic reflection prompt on that attempt."""
+    return [
+        {
+            "id": r["id"],
+            "task": r["problem"]["task"],
+            "instruction": "generic",
+            "prompt": prompts.reflection_prompt(r["problem"], r["turn1"]["completion"]),
+            "problem": r["problem"],
+            "attempt": r["turn1"]["completion"],
+        }
+        for r in rollouts
+        if not r["turn1"]["correct"]
     ]
 
 

@@ -117,6 +117,49 @@ def _new_row(problem: Problem, attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def evaluate_answers(
+    engine: Engine,
+    problems: Sequence[Problem],
+    first: Sequence[Attempt],
+    name: str,
+    adapter: Adapter,
+    directory: str | Path,
+    *,
+    max_new_tokens: int = 512,
+    chunk_size: int = 500,
+) -> list[EvalRow]:
+    """A model that was tuned to answer, not to reflect: its own first turn, as `<directory>/<name>.oracle.jsonl`.
+
+    It answers every question anew from the question alone, so in metrics.json `acc_t1` is the untouched model's accuracy
+    (as in every row), `acc_t2` the tuned model's own ("t1 only" in the paper), `delta` the difference, and the flip c→i
+    counts what tuning broke. Nothing is told to it; "oracle" merely places the row in the paper's table.
+    """
+
+    def make(i: int) -> list[EvalRow]:
+        part = slice(i * chunk_size, (i + 1) * chunk_size)
+        asked = [prompts.answer_prompt(p) for p in problems[part]]
+        found = answer(engine, problems[part], asked, max_new_tokens=max_new_tokens, adapter=adapter)
+        return [_answered(p, a, b) for p, a, b in zip(problems[part], first[part], found, strict=True)]
+
+    out = Path(directory) / f"{name}.oracle.jsonl"
+    store.append_chunks(out, -(-len(problems) // chunk_size), make, chunk_size)
+    return store.read_jsonl(out)
+
+
+def _answered(problem: Problem, before: Attempt, after: Attempt) -> EvalRow:
+    return {
+        "id": problem["id"],
+        "task": problem["task"],
+        "turn1_correct": before["correct"],
+        "turn2_correct": after["correct"],
+        "correct": [before["correct"], after["correct"]],
+        "reflection": None,
+        "turn2": after["completion"],
+        "tokens": after["tokens"],
+        "turn_tokens": [after["tokens"]],
+    }
+
+
 def _chunk(
     engine: Engine,
     problems: Sequence[Problem],

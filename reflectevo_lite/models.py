@@ -52,7 +52,7 @@ def load(name: str, *, dtype: str = "auto", load_in_4bit: bool = False, device: 
     path, device = resolve(name), device or ("cuda" if torch.cuda.is_available() else "cpu")
     kwargs: dict[str, Any] = {"dtype": getattr(torch, pick_dtype(dtype, device))}
     if load_in_4bit:
-        kwargs |= {"quantization_config": four_bit(kwargs["dtype"]), "device_map": {"": 0}}
+        kwargs |= {"quantization_config": four_bit(kwargs["dtype"]), "device_map": {"": torch.cuda.current_device()}}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
@@ -129,20 +129,34 @@ class Adapters:
     def __init__(self, base: PreTrainedModel) -> None:
         self.base = base
         self.peft: PeftModel | None = None
+        self.whole: tuple[str, PreTrainedModel] | None = None  # the fully fine-tuned model that was used last
 
     @contextmanager
     def use(self, path: str | Path | None) -> Iterator[PreTrainedModel | PeftModel]:
         """The model with the adapter at `path` switched on, or the bare base for None, for the length of a block.
 
-        Raises ValueError where no adapter lies at `path`.
+        Where a fully fine-tuned model lies at `path`, that model: its weights cannot be shared, so it is in memory
+        beside the base, one such model at a time. Raises ValueError where neither lies at `path`.
         """
         if path is None:
             with self.peft.disable_adapter() if self.peft else nullcontext():
                 yield self.peft or self.base
             return
+        if (Path(path) / "config.json").exists() and not (Path(path) / "adapter_config.json").exists():
+            yield self._whole(path)
+            return
         self._load(path)
         self.peft.set_adapter(adapter_name(path))
         yield self.peft
+
+    def _whole(self, path: str | Path) -> PreTrainedModel:
+        file = Path(path) / "training.json"
+        key = f"{Path(path).resolve()}|{file.stat().st_mtime_ns if file.exists() else 0}"
+        if self.whole is None or self.whole[0] != key:
+            self.whole = None  # the earlier one goes before the next one comes
+            dtype = str(self.base.dtype).removeprefix("torch.")
+            self.whole = key, load(str(path), dtype=dtype, device=self.base.device.type).model
+        return self.whole[1]
 
     def _load(self, path: str | Path) -> None:
         from peft import PeftModel

@@ -31,11 +31,14 @@ PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the wa
         "figures/instructions.png",
     ],
     "03_sft": [
-        *(f"adapters/{name}*" for name in ("reflector", "corrector", "one_stage", "unfiltered")),
-        *(f"evals/{name}.*" for name in ("reflector_only", "two_stage", "one_stage", "unfiltered")),
+        *(f"adapters/{name}*" for name in ("reflector", "corrector", "one_stage", "unfiltered", "qa")),
+        *(f"evals/{name}.*" for name in ("reflector_only", "two_stage", "one_stage", "unfiltered", "qa")),
         "figures/training_sft.png",
     ],
-    "04_dpo": ["adapters/dpo_*", "evals/dpo_*", "figures/training_dpo.png"],
+    "04_dpo": [
+        *(f"{folder}/{name}" for folder in ("adapters", "evals") for name in ("dpo_*", "sft_dpo*", "grpo*")),
+        *(f"figures/training_{name}.png" for name in ("dpo", "grpo")),
+    ],
     "05_iteration": [
         "rounds",
         *(f"adapters/{name}_*" for name in ("round", "task")),

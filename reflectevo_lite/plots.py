@@ -145,26 +145,47 @@ def instructions(frame: pd.DataFrame) -> Figure:
 
 
 def training(curves: pd.DataFrame, kind: str) -> Figure:
-    """Training loss of every adapter of a kind ("sft" or "dpo"); for DPO also the reward margin."""
-    import seaborn as sns
-
+    """The curves of every adapter of a kind: "sft" (loss, token accuracy), "dpo" (loss, reward margin, accuracy of pairs)
+    or "grpo" (reward). Dashed: the loss on held-out training questions, where there are any."""
+    panels = {
+        "sft": [
+            ("loss", "loss (nats per trained token)", "Supervised fine-tuning"),
+            ("accuracy", "tokens predicted (share)", "Token accuracy"),
+        ],
+        "dpo": [
+            ("loss", "loss (nats per pair)", "DPO starts at ln 2 = 0.693"),
+            ("margin", "reward margin (nats)", "Chosen minus rejected"),
+            ("accuracy", "pairs in the right order (share)", "Accuracy of pairs"),
+        ],
+        "grpo": [("reward", "reflections that helped (share)", "GRPO: reward on training questions")],
+    }[kind]
     frame = curves[curves["kind"] == kind]
     if frame.empty:
         figure, axes = _figure(7.5, 1)
         axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
         axes.set_axis_off()
         return figure
-    if kind == "sft":
-        figure, axes = _figure(7.5, 3.6)
-        sns.lineplot(frame, x="step", y="loss", hue="adapter", ax=axes)
-        _label(axes, "optimiser step", "loss (nats per trained token)", "Supervised fine-tuning")
-        return figure
-    figure, (left, right) = _figure(9.5, 3.6, 2)
-    sns.lineplot(frame, x="step", y="loss", hue="adapter", ax=left)
-    sns.lineplot(frame, x="step", y="margin", hue="adapter", ax=right, legend=False)
-    _label(left, "optimiser step", "loss (nats per pair)", "DPO starts at ln 2 = 0.693")
-    _label(right, "optimiser step", "reward margin (nats)", "Chosen minus rejected")
+    figure, axes = _figure((7.5, 9.5, 12.5)[len(panels) - 1], 3.6, len(panels))
+    for i, (part, (column, label, title)) in enumerate(zip(_flat(axes), panels, strict=True)):
+        _curves(part, frame, column, legend=i == 0)
+        _label(part, "optimiser step", label, title)
     return figure
+
+
+def _curves(axes: Axes, frame: pd.DataFrame, column: str, legend: bool) -> None:
+    import seaborn as sns
+
+    shown = frame.dropna(subset=[column])
+    order = list(dict.fromkeys(frame["adapter"]))
+    sns.lineplot(shown, x="step", y=column, hue="adapter", hue_order=order, ax=axes, legend=legend)
+    if column == "loss" and len(held := frame.dropna(subset=["validation"])):
+        sns.lineplot(
+            held, x="step", y="validation", hue="adapter", hue_order=order, ls="--", marker="o", ax=axes, legend=False
+        )
+
+
+def _flat(axes: Any) -> list[Axes]:
+    return list(axes.flat) if hasattr(axes, "flat") else [axes]
 
 
 def pretraining(history: list[dict[str, float]]) -> Figure:

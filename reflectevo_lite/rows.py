@@ -91,6 +91,17 @@ class PreferenceRow(TypedDict):
     instruction: str
 
 
+class RewardRow(TypedDict):
+    """A failed attempt for GRPO: reflections on it are sampled, and rewarded by the second turn that they lead to."""
+
+    id: str
+    task: str
+    prompt: list[Message]
+    problem: Problem
+    attempt: str  # the completion of turn 1
+    instruction: str
+
+
 class EvalRow(TypedDict):
     """One held-out question under one setting, mode and control: `evals/<setting>.<mode>[.<control>].jsonl`.
 

@@ -14,6 +14,7 @@ from reflectevo_lite import pipeline, problems, tiny
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {"n_train": 400, "n_test": 60, "n_rollout": 120, "chunk_size": 60, "rounds": 2, "turns": 3}
 SMALL |= {"n_validation": 40, "n_transfer": 30}
+SMALL |= {"grpo_steps": 2, "grpo_batch_size": 16}
 
 
 def cells(path, kind):
@@ -98,6 +99,9 @@ def test_the_whole_pipeline_runs_through_papermill(small_run):
         "unfiltered",
         "dpo_pm",
         "dpo_pref",
+        "sft_dpo",
+        "grpo",
+        "qa",
         "round_2",
     } <= settings
     assert {r["mode"] for r in metrics["rows"]} == {"oracle", "intrinsic"}
@@ -117,6 +121,7 @@ def test_the_run_keeps_its_record_figures_and_report(small_run):
         "instructions",
         "training_sft",
         "training_dpo",
+        "training_grpo",
         "rounds",
         "turns",
         "collapse",
