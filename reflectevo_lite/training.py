@@ -7,7 +7,6 @@ no-op. Beside the adapter lies `training.json`: the parameters, the rows, the lo
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Sequence
@@ -41,7 +40,9 @@ class TrainParams:
     max_grad_norm: float = 1.0
     beta: float = 0.1  # DPO only: strength of the pull towards the reference
     load_in_4bit: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = False  # None: by the model's size
+    backend: str = "auto"  # auto, unsloth, transformers
+    full: bool = False  # all weights instead of a LoRA adapter
     checkpoints: int = 4  # how many are written along the way
     seed: int = 0
 
@@ -52,18 +53,22 @@ def train_sft(rows: Sequence[SFTRow], out: str | Path, *, model: str, params: Tr
     Returns training.json's content: rows, steps, tokens, seconds, and the loss history. Raises ValueError for no rows,
     for rows longer than `max_length`, and for an `out` that was trained otherwise.
     """
+    models.choose_backend(params.backend)  # before trl is imported
     from trl import SFTConfig, SFTTrainer
 
-    def build(loaded: models.Loaded, data: Dataset, common: dict[str, Any]) -> SFTTrainer:
+    def build(loaded: models.Loaded, peft_config: Any, data: Dataset, common: dict[str, Any]) -> SFTTrainer:
         args = SFTConfig(
-            **common, max_length=params.max_length, packing=False, completion_only_loss=True, dataset_num_proc=None
+            **models.explicit("sft", unsloth=models.is_unsloth(loaded)) | common,
+            max_length=params.max_length,
+            completion_only_loss=True,
+            dataset_num_proc=None,
         )
         return SFTTrainer(
             loaded.model,
             args=args,
             train_dataset=data,
             processing_class=loaded.tokenizer,
-            peft_config=_lora(params),
+            peft_config=peft_config,
         )
 
     return _train("sft", rows, ("prompt", "completion"), Path(out), model, params, build)
@@ -74,18 +79,22 @@ def train_dpo(rows: Sequence[PreferenceRow], out: str | Path, *, model: str, par
 
     Returns and raises as `train_sft`; the history also holds reward margins and accuracies.
     """
+    models.choose_backend(params.backend)  # before trl is imported
     from trl import DPOConfig, DPOTrainer
 
-    def build(loaded: models.Loaded, data: Dataset, common: dict[str, Any]) -> DPOTrainer:
+    def build(loaded: models.Loaded, peft_config: Any, data: Dataset, common: dict[str, Any]) -> DPOTrainer:
         args = DPOConfig(
-            **common, max_length=params.max_length, beta=params.beta, loss_type=["sigmoid"], dataset_num_proc=None
+            **models.explicit("dpo", unsloth=models.is_unsloth(loaded)) | common,
+            max_length=params.max_length,
+            beta=params.beta,
+            dataset_num_proc=None,
         )
         return DPOTrainer(
             loaded.model,
             args=args,
             train_dataset=data,
             processing_class=loaded.tokenizer,
-            peft_config=_lora(params),
+            peft_config=peft_config,
         )
 
     return _train("dpo", rows, ("prompt", "chosen", "rejected"), Path(out), model, params, build)
@@ -111,12 +120,15 @@ def _train(
         return record
     disable_progress_bars()  # of tokenising a few thousand rows
     set_seed(params.seed)  # before the trainer: LoRA's initialisation draws from the global seed
-    loaded = models.load(model, load_in_4bit=params.load_in_4bit)
+    loaded, peft_config = _load(model, params)
     _check_lengths(loaded, rows, columns, params.max_length, out.name)
     data = Dataset.from_list([{name: row[name] for name in columns} for row in rows])
     work = out.with_name(out.name + ".checkpoints")
     steps = _steps(len(rows), params)
-    trainer = build(loaded, data, _common(params, work, steps, str(loaded.model.device.type)))
+    checkpointing = models.wants_checkpointing(params.gradient_checkpointing, loaded.model)
+    common = _common(params, work, steps, str(loaded.model.device.type), checkpointing)
+    trainer = build(loaded, peft_config, data, common)
+    models.settle(trainer)
     _show_progress(trainer, out.name)
     if len(trainer.train_dataset) != len(rows):
         raise RuntimeError(
@@ -135,7 +147,7 @@ def _train(
     store.write_json(out / "training.json", record)
     _clean_up(work)
     del trainer, loaded
-    gc.collect()
+    models.free()
     return record
 
 
@@ -170,7 +182,7 @@ def _steps(rows: int, params: TrainParams) -> int:
     return max(1, int(per_epoch * params.epochs))
 
 
-def _common(params: TrainParams, work: Path, steps: int, device: str) -> dict[str, Any]:
+def _common(params: TrainParams, work: Path, steps: int, device: str, checkpointing: bool = False) -> dict[str, Any]:
     """What SFTConfig and DPOConfig share, complete: TRL's and Unsloth's own defaults differ, so none is relied on."""
     dtype = models.pick_dtype("auto", device)
     return {
@@ -187,7 +199,8 @@ def _common(params: TrainParams, work: Path, steps: int, device: str) -> dict[st
         "optim": "adamw_torch",
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
-        "gradient_checkpointing": params.gradient_checkpointing,
+        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
         "bf16": dtype == "bfloat16",
         "fp16": dtype == "float16",
         "use_cpu": device == "cpu",
@@ -222,17 +235,27 @@ def _show_progress(trainer: Any, name: str) -> None:
     trainer.add_callback(Bar())
 
 
-def _lora(params: TrainParams) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=params.lora_r,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
-        target_modules="all-linear",
-        bias="none",
-        task_type="CAUSAL_LM",
+def _load(model: str, params: TrainParams) -> tuple[models.Loaded, Any]:
+    """The model as the trainers take it, and the LoRA configuration they apply to it (or None)."""
+    loaded = models.load(
+        model,
+        load_in_4bit=params.load_in_4bit,
+        backend=params.backend,
+        max_length=params.max_length,
+        for_training=True,
+        full=params.full,
     )
+    trainable, peft_config = models.trainable(
+        loaded,
+        r=params.lora_r,
+        alpha=params.lora_alpha,
+        dropout=params.lora_dropout,
+        gradient_checkpointing=models.wants_checkpointing(params.gradient_checkpointing, loaded.model),
+        max_length=params.max_length,
+        seed=params.seed,
+        full=params.full,
+    )
+    return loaded._replace(model=trainable), peft_config
 
 
 def _clean_up(work: Path) -> None:

@@ -73,7 +73,7 @@ def _trainer(loaded, data):
         args=args,
         train_dataset=data,
         processing_class=loaded.tokenizer,
-        peft_config=training._lora(PARAMS),
+        peft_config=models.trainable(loaded, r=8, alpha=16, dropout=0.0)[1],
     )
 
 
