@@ -56,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
             help="override a parameter",
         )
         sub.add_argument("--notebooks", help="folder of the notebooks (default: ./notebooks)")
+    plan.add_argument("--gpu", help="plan for this card, e.g. T4, L4, A100 80GB, H100 (default: the one that is here)")
+    plan.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for this much GPU memory")
+    plan.add_argument("--wrong", type=float, default=0.5, help="assumed share of wrong first answers (default 0.5)")
+    plan.add_argument("--corrected", type=float, default=0.25, help="assumed share of them corrected (default 0.25)")
     run.add_argument("--only", help="some notebooks, e.g. 02,03")
     run.add_argument(
         "--force", action="store_true", help="redo the chosen notebooks and all after them (old results are set aside)"
@@ -91,15 +95,41 @@ def _run(args: argparse.Namespace) -> None:
         print(f"Report: {run.path('report.html')}")
 
 
-def _plan(args: argparse.Namespace) -> None:
-    from . import pipeline
+def _plan(args: argparse.Namespace) -> int:
+    from . import pipeline, planning
 
     plan = pipeline.make_plan(_params(args), args.notebooks)
     for stage, params in plan.params.items():
         state = "finished" if pipeline.finished(plan.run_dir, stage) else "to do"
         print(f"{stage}  ({state})")
         print("".join(f"    {name} = {value!r}\n" for name, value in params.items() if name != "run_dir"), end="")
-    print(f"into {plan.run_dir}")
+    print(f"into {plan.run_dir}\n")
+    assumed = planning.Assumed(wrong=args.wrong, corrected=args.corrected)
+    try:
+        found = planning.estimate(plan.params, memory=args.gpu_memory, device=_card(args), assumed=assumed)
+    except ValueError as error:
+        raise pipeline.UserError(str(error)) from error
+    print(planning.report(found))
+    return 2 if found.fits is False else 0
+
+
+def _card(args: argparse.Namespace) -> Any:
+    """The card to plan for: the one named, or the one in this machine, or none."""
+    from . import pipeline, planning
+
+    if args.gpu:
+        if (found := planning.card(args.gpu)) is None:
+            raise pipeline.UserError(
+                f"unknown card {args.gpu!r}: there are {', '.join(planning.CARDS)}, or --gpu-memory"
+            )
+        return found
+    import torch
+
+    if args.gpu_memory or not torch.cuda.is_available():
+        return None
+    there = torch.cuda.get_device_properties(0)
+    known = planning.card(there.name) or planning.CARDS["T4"]
+    return known._replace(memory=there.total_memory / planning.GIB)
 
 
 def _report(args: argparse.Namespace) -> None:

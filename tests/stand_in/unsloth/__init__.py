@@ -5,11 +5,14 @@ loading are plain transformers and PEFT, and what it was called with is kept in 
 """
 
 import functools
+import sys
 
-import trl
+BEFORE = [name for name in ("trl", "transformers", "peft") if name in sys.modules]
+
+import trl  # noqa: E402 - the real one patches it while it is imported, too
 
 __version__ = "0.stand-in"
-CALLS = {}
+CALLS = {"imported_after": BEFORE}
 DEFAULTS = {
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 2,
