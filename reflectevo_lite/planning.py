@@ -19,6 +19,8 @@ OVERHEAD = 0.8 * GIB  # CUDA context, cuBLAS workspaces, what the caching alloca
 USABLE = 0.95  # of a card's memory
 NF4_BYTES = 0.516  # per weight: 4 bits and double-quantised scales (arXiv 2305.14314, section 3)
 TRAIN_EFFICIENCY, PREFILL_EFFICIENCY, READ_EFFICIENCY = 0.35, 0.4, 0.5  # assumed shares of peak
+NF4_SLOWER = 1.3  # assumed: weights are dequantised at every use
+LAYER_SECONDS = 0.001  # assumed: what Python takes to launch one layer's kernels in a decoding step
 BATCH_TOKENS = 65_536  # engines.TransformersEngine's default
 
 
@@ -320,21 +322,22 @@ def _training_work(params: Mapping[str, Any], flat: Mapping[str, Any], a: Assume
 
 
 # -- Time -------------------------------------------------------------------------------------------------------------------
-def seconds(part: Work, setup: Setup, device: Card, prompt: int, batch_tokens: int = BATCH_TOKENS) -> float:
-    """Rough seconds of a part on a card."""
-    peak, n = (
-        device.tflops * 1e12,
-        setup.shape.parameters - setup.shape.vocab * setup.shape.hidden * (not setup.shape.tied),
-    )
+def seconds(part: Work, setup: Setup, device: Card, flat: Mapping[str, Any], prompt: int, batch_tokens: int) -> float:
+    """Rough seconds of a part on a card (training: on each of `processes` cards)."""
+    shape = setup.shape
+    n = shape.parameters - (0 if shape.tied else shape.vocab * shape.hidden)  # an input embedding is a look-up
+    peak = device.tflops * 1e12
     if part.steps:
         passes = 6 if setup.full else 4  # forward 2, backward 2 or 4; DPO's reference forward 2; recomputation 2
         passes += 2 * ("DPO" in part.what) + 2 * setup.gradient_checkpointing
-        return passes * n * part.tokens / (peak * TRAIN_EFFICIENCY)
-    length = part.tokens / max(1, part.prompts)
-    rows = max(1, batch_tokens // int(prompt + length))
-    reads = -(-part.prompts // rows) * length * weights(setup) / (device.bandwidth * 1e9 * READ_EFFICIENCY)
-    prefill = 2 * n * part.prompts * (prompt + length) / (peak * PREFILL_EFFICIENCY)
-    return reads + prefill
+        slower = NF4_SLOWER if setup.load_in_4bit and not setup.full else 1
+        return slower * passes * n * part.tokens / (peak * TRAIN_EFFICIENCY) / (flat.get("processes") or 1)
+    longest, mean = flat.get("max_new_tokens", 512), part.tokens / max(1, part.prompts)
+    rows = max(1, min(batch_tokens // (prompt + longest), flat.get("chunk_size", 250), part.prompts))
+    cache = rows * (prompt + mean / 2) * 2 * shape.layers * shape.kv_heads * shape.head_dim * setup.bytes_per_weight
+    step = (weights(setup) + cache) / (device.bandwidth * 1e9 * READ_EFFICIENCY)
+    decode = -(-part.prompts // rows) * longest * max(step, shape.layers * LAYER_SECONDS)
+    return decode + 2 * n * part.prompts * prompt / (peak * PREFILL_EFFICIENCY)
 
 
 # -- The plan ---------------------------------------------------------------------------------------------------------------
@@ -372,7 +375,7 @@ def estimate(
     parts, peaks, times = work(params, assumed), _peaks(setup, flat, limit), None
     if device:
         prompt, batch = (assumed or Assumed()).prompt, _batch_tokens(setup, flat, limit)
-        times = {f"{p.stage} {p.what}": seconds(p, setup, device, prompt, batch) for p in parts}
+        times = {f"{p.stage} {p.what}": seconds(p, setup, device, flat, prompt, batch) for p in parts}
     found = Estimate(setup, parts, peaks, times, limit, [])
     return found if found.fits is not False else found._replace(remedies=_remedies(setup, flat, limit))
 
