@@ -1,8 +1,9 @@
-"""The command `reflectevo`: run, plan, report, doctor, make-tiny.
+"""The command `reflectevo`: run, plan, report, export, doctor.
 
 reflectevo run params/tiny_cpu.yaml [-p NAME VALUE]... [--only 02,03] [--force]
 reflectevo plan params/tiny_cpu.yaml
 reflectevo report artifacts/tiny_cpu
+reflectevo export artifacts/tiny_cpu --setting reflector --merged [--gguf q8_0] [--push OWNER/NAME]
 reflectevo doctor
 """
 
@@ -69,6 +70,19 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="one HTML file about a run, readable offline")
     report.add_argument("run_dir")
     report.set_defaults(command=_report)
+    export = commands.add_parser("export", help="a trained adapter, merged model or GGUF file with its model card")
+    export.add_argument("run_dir")
+    export.add_argument("--setting", default="reflector", help="which adapter of the run (default: reflector)")
+    export.add_argument("--merged", action="store_true", help="also the base model with the adapter merged")
+    export.add_argument(
+        "--gguf",
+        nargs="?",
+        const="q8_0",
+        metavar="PRECISION",
+        help="also a GGUF file: q8_0 (default), f16, q4_k_m, …",
+    )
+    export.add_argument("--push", metavar="OWNER/NAME", help="upload to this (private) Hub repository")
+    export.set_defaults(command=_export)
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
     return parser
 
@@ -140,6 +154,20 @@ def _report(args: argparse.Namespace) -> None:
         print(build_report(args.run_dir))
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
+
+
+def _export(args: argparse.Namespace) -> None:
+    from .export import export
+    from .pipeline import UserError
+
+    try:
+        found = export(args.run_dir, args.setting, merged=args.merged, gguf=args.gguf, push=args.push)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for form, path in found.paths.items():
+        print(f"{form:8s}{path}")
+    if found.pushed:
+        print(f"pushed  {found.pushed}")
 
 
 def _doctor(args: argparse.Namespace) -> None:
