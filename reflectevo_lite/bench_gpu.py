@@ -210,9 +210,10 @@ def _prepare(folder: str, ours: bool, in_4bit: bool, device: str, longest: int) 
 
 
 def _arguments(
-    kind: str, ours: bool, packed: bool, batch: int, steps: int, longest: int, device: str
+    output: str, kind: str, arm: tuple[bool, bool, bool], batch: int, steps: int, longest: int, device: str
 ) -> dict[str, Any]:
     """TRL's defaults but for what both arms must share; ours starts from every argument made explicit."""
+    ours, _, packed = arm
     shared = TRAINING | {
         "output_dir": output,
         "per_device_train_batch_size": batch,
