@@ -41,7 +41,13 @@ ARMS = {  # name: this package's path, 4 bits, packed rows (SFT only)
 AGAINST = {"ours": "plain", "ours, packed": "plain", "ours, 4 bits": "plain, 4 bits"}
 WARM_UP = 3
 RANK, MAX_LENGTH = 16, 2048
-TRAINING = {"learning_rate": 1e-4, "max_grad_norm": 1.0, "weight_decay": 0.0, "warmup_steps": 0, "seed": 0}
+TRAINING = {
+    "learning_rate": 1e-4,
+    "optim": "adamw_torch_fused",
+    "max_grad_norm": 1.0,
+    "weight_decay": 0.0,
+    "warmup_steps": 0,
+}
 
 
 def run(
@@ -164,13 +170,8 @@ def measure(folder: str | Path, name: str, kind: str, arm: str, steps: int) -> d
     data = Dataset.from_list(
         rows_of(kind, (steps + WARM_UP + 2) * batch * (4 if packed else 1), loaded.tokenizer, longest)
     )
-    trainer = _trainer(
-        kind,
-        loaded,
-        peft_config,
-        data,
-        _arguments(f"{folder}/trainer", kind, ours, packed, batch, steps, longest, device),
-    )
+    arguments = _arguments(f"{folder}/trainer", kind, ARMS[arm], batch, steps, longest, device)
+    trainer = _trainer(kind, loaded, peft_config, data, arguments)
     if ours:
         models.settle(trainer)
     tokens, ends = _watch(trainer, device)
@@ -216,6 +217,7 @@ def _arguments(
     ours, _, packed = arm
     shared = TRAINING | {
         "output_dir": output,
+        "seed": 0,
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": 1,
         "gradient_checkpointing": True,
@@ -230,11 +232,8 @@ def _arguments(
     }
     if not ours:
         return shared
-    return (
-        models.explicit(kind, unsloth=models.choose_backend("auto").unsloth)
-        | shared
-        | ({"packing": True} if packed else {})
-    )
+    explicit = models.explicit(kind, unsloth=models.choose_backend("auto").unsloth)
+    return explicit | shared | ({"packing": True} if packed else {})
 
 
 def _trainer(kind: str, loaded: models.Loaded, peft_config: Any, data: Any, arguments: dict[str, Any]) -> Any:

@@ -196,7 +196,7 @@ def _common(params: TrainParams, work: Path, steps: int, device: str, checkpoint
         "warmup_steps": params.warmup,
         "weight_decay": params.weight_decay,
         "max_grad_norm": params.max_grad_norm,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch" if device == "cpu" else "adamw_torch_fused",
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "gradient_checkpointing": checkpointing,
