@@ -171,25 +171,9 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    import importlib.util
+    from .doctor import examine
 
-    import torch
-
-    from . import models, sandbox, store
-
-    env = store.environment()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    unsloth = (
-        "installed" if importlib.util.find_spec("unsloth") else "not installed (plain transformers + PEFT are used)"
-    )
-    lines = {
-        "python, packages": ", ".join(f"{k} {v}" for k, v in env["versions"].items()),
-        "device": f"{env['gpu'] or 'no GPU'}, {env['cpus']} CPUs; models load as {models.pick_dtype('auto', device)}",
-        "Unsloth": unsloth,
-        "sandbox": sandbox.level(),
-        "embedded model": models.fingerprint(models.TINY),
-    }
-    for name, value in lines.items():
+    for name, value in examine().items():
         print(f"{name:18s}{value}")
 
 

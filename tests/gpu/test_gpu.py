@@ -5,9 +5,13 @@ import math
 import os
 
 import pytest
+import torch
 from conftest import ROOT, ScriptedEngine
 
 from reflectevo_lite import bench_gpu, curation, engines, models, planning, rollouts, synthetic, training
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device", allow_module_level=True)
 
 pytestmark = pytest.mark.gpu
 QUANTISES = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
@@ -21,8 +25,6 @@ def rows(tmp_path_factory):
 
 
 def test_auto_is_the_cards_own_precision():
-    import torch
-
     loaded = models.load("tiny", backend="transformers")
     native = torch.cuda.get_device_capability() >= (8, 0)
     assert loaded.model.dtype == (torch.bfloat16 if native else torch.float16) and loaded.model.device.type == "cuda"
@@ -48,8 +50,6 @@ def test_training_learns_and_a_trained_adapter_generates(rows, tmp_path, kind):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_adapters_over_four_bits_stay_in_float32_and_step(rows, tmp_path, dtype, monkeypatch):
     """float16 is a T4's way: a gradient scaler refuses the bf16 adapters that TRL makes."""
-    import torch
-
     if dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         pytest.skip("this card has no bfloat16")
     monkeypatch.setattr(models, "pick_dtype", lambda *args: dtype)
@@ -71,8 +71,6 @@ def test_adapters_over_four_bits_stay_in_float32_and_step(rows, tmp_path, dtype,
 
 
 def test_memory_is_given_back():
-    import torch
-
     models.free()
     before = torch.cuda.memory_reserved()
     loaded = models.load("tiny", backend="transformers")
@@ -86,8 +84,6 @@ def test_memory_is_given_back():
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_the_plan_is_an_upper_bound_and_not_twice_too_high(tmp_path, monkeypatch, kind):
     """A step at a 0.5-billion-parameter shape, rows near full length, against the plan's peak without its overhead."""
-    import torch
-
     shape = planning.KNOWN["Qwen/Qwen2.5-0.5B-Instruct"]
     monkeypatch.setitem(bench_gpu.SHAPES, "half", ("qwen2", shape, 4))
     monkeypatch.setattr(bench_gpu, "rows_of", lambda kind, n, *args: full_rows(kind, n))
