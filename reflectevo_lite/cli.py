@@ -10,6 +10,7 @@ reflectevo doctor
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -97,6 +98,9 @@ def _run(args: argparse.Namespace) -> None:
     from . import analysis, pipeline, store
 
     plan = pipeline.make_plan(_params(args), args.notebooks)
+    with_card = shutil.which("nvidia-smi")  # only then torch, which takes seconds to import
+    if with_card and (warning := _too_big(plan.params)):
+        print(f"reflectevo: {warning}", file=sys.stderr)
     seconds = pipeline.run(plan, only=args.only, force=args.force)
     run = store.Run(plan.run_dir)
     if run.path("metrics.json").exists():
@@ -127,22 +131,37 @@ def _plan(args: argparse.Namespace) -> int:
     return 2 if found.fits is False else 0
 
 
+def _too_big(params: dict[str, dict[str, Any]]) -> str | None:
+    """The plan's verdict where a run may not fit this machine's card. It is an upper bound, so the run goes on."""
+    from . import planning
+
+    try:
+        found = planning.estimate(params, device=_card_here())
+    except ValueError:  # a model of unknown size
+        return None
+    return planning.verdict(found) if found.fits is False else None
+
+
 def _card(args: argparse.Namespace) -> Any:
     """The card to plan for: the one named, or the one in this machine, or none."""
     from . import pipeline, planning
 
+    if args.gpu and (found := planning.card(args.gpu)) is None:
+        raise pipeline.UserError(f"unknown card {args.gpu!r}: there are {', '.join(planning.CARDS)}, or --gpu-memory")
     if args.gpu:
-        if (found := planning.card(args.gpu)) is None:
-            raise pipeline.UserError(
-                f"unknown card {args.gpu!r}: there are {', '.join(planning.CARDS)}, or --gpu-memory"
-            )
         return found
+    return None if args.gpu_memory else _card_here()
+
+
+def _card_here() -> Any:
     import torch
 
-    if args.gpu_memory or not torch.cuda.is_available():
+    from . import planning
+
+    if not torch.cuda.is_available():
         return None
     there = torch.cuda.get_device_properties(0)
-    known = planning.card(there.name) or planning.CARDS["T4"]
+    known = planning.card(there.name) or planning.CARDS["T4"]  # an unknown card: slow, so that no time is promised
     return known._replace(memory=there.total_memory / planning.GIB)
 
 

@@ -170,7 +170,7 @@ def _load_plain(name: str, path: str, dtype: Any, load_in_4bit: bool, device: st
         model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
     except OSError as error:
         raise _not_found(name, error) from error
-    return model if load_in_4bit else model.to(device)
+    return model if load_in_4bit else model.to(_local_device(device))
 
 
 def _local_device(device: str) -> Any:

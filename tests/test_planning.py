@@ -128,6 +128,14 @@ def test_without_a_card_the_need_is_said(tmp_path, capsys):
     assert status == 0 and "no GPU here: name one with --gpu T4" in out and "907,008 parameters" in out
 
 
+def test_a_run_is_warned_before_it_starts(monkeypatch):
+    monkeypatch.setattr(cli, "_card_here", lambda: planning.CARDS["T4"])
+    params = {"02_reflection_generation": {"model": "meta-llama/Meta-Llama-3-8B-Instruct"}}
+    assert cli._too_big(params).startswith("does not fit: up to ")
+    assert cli._too_big({"02_reflection_generation": {"model": "tiny"}}) is None
+    assert cli._too_big({"02_reflection_generation": {"model": "nobody/nothing"}}) is None
+
+
 @pytest.mark.parametrize(
     ("text", "args", "said"),
     [("model: nobody/nothing\n", [], "is not known"), ("model: tiny\n", ["--gpu", "Voodoo"], "unknown card 'Voodoo'")],
