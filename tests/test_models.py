@@ -16,7 +16,7 @@ IMPLEMENTATION = {"loss_type"}  # SFT's: in chunks (TRL) or by Unsloth's kernel,
 TRAIN = """
 import json, sys
 from pathlib import Path
-from reflectevo_lite import curation, models, rollouts, synthetic, training
+from reflectevo_lite import curation, engines, models, rollouts, synthetic, training
 sys.path.insert(0, "tests")
 from conftest import ScriptedEngine
 
@@ -40,8 +40,12 @@ for kind, train, data in (
     found[kind] = {"args": found.pop("args"), "losses": [h["loss"] for h in record["history"]], "backend": record["backend"]}
     found[kind] |= {"lora": {k: sorted(v) if isinstance(v, list) else v for k, v in config.items()}}
     found[kind]["files"] = sorted(p.name for p in (out / kind).iterdir())
-if "unsloth" in sys.modules:
-    found["calls"] = getattr(sys.modules["unsloth"], "CALLS", {})
+calls = getattr(sys.modules.get("unsloth"), "CALLS", {})
+found["calls"] = dict(calls)
+engine = engines.TransformersEngine(models.load("tiny", backend=backend))
+asked = [row["reflections"][0]["prompt"] for row in rows if row["reflections"]][:8]
+found["texts"] = [c[0].text for c in engine.generate(asked, max_new_tokens=24)]
+found["for_inference"] = calls.get("for_inference")
 print("FOUND", json.dumps(found))
 """
 
@@ -97,6 +101,11 @@ def test_unsloth_is_asked_for_every_hyper_parameter(stand_in):
     assert calls["from_pretrained"]["max_seq_length"] == 1024 and "for_inference" not in calls
 
 
+def test_generation_is_the_same_and_unsloth_is_told_of_it(plain, stand_in):
+    assert stand_in[0]["texts"] == plain[0]["texts"] and len(set(plain[0]["texts"])) > 1
+    assert stand_in[0]["for_inference"]
+
+
 def test_one_line_says_which_backend_and_why(plain, stand_in):
     assert plain[1] == ["tiny: transformers on cpu, float32 (as asked for)"]
     assert stand_in[1] == ["tiny: Unsloth on cpu, float32 (Unsloth 0.stand-in)"]
@@ -148,6 +157,7 @@ def test_the_real_unsloth_trains_as_plain_transformers_do(plain, tmp_path):
         assert differing(ours["args"], theirs["args"]) <= IMPLEMENTATION | {"optim"}
         assert ours["losses"] == pytest.approx(theirs["losses"], abs=2e-3)
         assert differing(ours["lora"], theirs["lora"]) == set() and ours["files"] == theirs["files"]
+    assert found["texts"] == plain[0]["texts"]
 
 
 def test_adapters_are_trained_in_float32_whatever_the_trainer_made_of_them():
