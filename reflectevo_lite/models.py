@@ -117,7 +117,9 @@ def load(
     Unsloth prepares for. Says once, in one line, which backend it is and why. Raises ValueError, with the remedy, where
     the model cannot be found or the backend does not work.
     """
-    choice = choose_backend(backend)
+    if full and load_in_4bit:
+        raise ValueError("full fine-tuning cannot hold its weights in 4 bits: set load_in_4bit: false, or full: false")
+    choice = choose_backend("transformers" if device == "cpu" and backend == "auto" else backend)
     import torch
     from transformers.utils import logging
 

@@ -181,7 +181,9 @@ def test_checkpointing_by_size():
     assert models.wants_checkpointing(None, Model()) and not models.wants_checkpointing(False, Model())
 
 
-def test_full_fine_tuning_loads_float32_and_adds_no_adapter(monkeypatch):
+def test_full_fine_tuning_loads_float32_and_adds_no_adapter():
+    with pytest.raises(ValueError, match="cannot hold its weights in 4 bits"):
+        models.load("tiny", full=True, load_in_4bit=True)
     loaded = models.load("tiny", for_training=True, full=True)
     assert models.trainable(loaded, r=4, alpha=8, dropout=0.0, full=True) == (loaded.model, None)
     assert {str(p.dtype) for p in loaded.model.parameters()} == {"torch.float32"}
