@@ -108,27 +108,27 @@ def load(
     backend: str = "auto",
     max_length: int = 4096,
     for_training: bool = False,
-    full: bool = False,
+    full_finetuning: bool = False,
 ) -> Loaded:
-    """Load a causal language model for generation, or for training with LoRA adapters or (`full`) of all weights.
+    """Load a causal language model for generation, or for training with LoRA adapters or (`full_finetuning`) of all weights.
 
     `dtype` is "float32", "bfloat16", "float16" or "auto" (bf16 where the GPU has it, fp16 on older GPUs, fp32 on CPU;
     fp32 for full fine-tuning, since steps of 1e-6 vanish in 16 bits). `max_length`: tokens of prompt and completion that
     Unsloth prepares for. Says once, in one line, which backend it is and why. Raises ValueError, with the remedy, where
     the model cannot be found or the backend does not work.
     """
-    if full and load_in_4bit:
-        raise ValueError("full fine-tuning cannot hold its weights in 4 bits: set load_in_4bit: false, or full: false")
+    if full_finetuning and load_in_4bit:
+        raise ValueError("full_finetuning cannot hold its weights in 4 bits: set load_in_4bit: false")
     choice = choose_backend("transformers" if device == "cpu" and backend == "auto" else backend)
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of reading a file
     path, device = resolve(name), device or ("cuda" if torch.cuda.is_available() else "cpu")
-    number = getattr(torch, "float32" if full and dtype == "auto" else pick_dtype(dtype, device))
+    number = getattr(torch, "float32" if full_finetuning and dtype == "auto" else pick_dtype(dtype, device))
     tokenizer = _tokenizer(name, path)  # transformers' own on both paths: Unsloth's mends chat templates
     if choice.unsloth:
-        model = _load_unsloth(path, number, load_in_4bit, max_length, for_training, full)
+        model = _load_unsloth(path, number, load_in_4bit, max_length, for_training, full_finetuning)
     else:
         model = _load_plain(name, path, number, load_in_4bit, device)
     if not for_training:
@@ -212,16 +212,21 @@ def trainable(
     gradient_checkpointing: bool = False,
     max_length: int = 4096,
     seed: int = 0,
-    full: bool = False,
+    full_finetuning: bool = False,
+    start: str | Path | None = None,
 ) -> tuple[Any, LoraConfig | None]:
     """(model, peft_config) as any TRL trainer takes them, the same training on both backends.
 
     Plain: the base model and the LoRA configuration that the trainer applies. Unsloth: a model that already carries the
-    adapter, and None. Full fine-tuning: the base model and None. LoRA goes on every linear layer but the head. Call
-    `settle` on the trainer built with them.
+    adapter, and None. Full fine-tuning: the base model and None. `start`: the adapter to go on training, on the model, and
+    None. LoRA goes on every linear layer but the head. Call `settle` on the trainer built with them.
     """
-    if full:
+    if full_finetuning:
         return loaded.model, None
+    if start is not None:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(loaded.model, str(start), is_trainable=True), None
     shared = {"r": r, "lora_alpha": alpha, "lora_dropout": dropout, "bias": "none", "use_rslora": False}
     shared |= {"target_modules": linear_layers(loaded.model), "init_lora_weights": True, "modules_to_save": None}
     if is_unsloth(loaded):

@@ -302,7 +302,7 @@ def _training_work(params: Mapping[str, Any], flat: Mapping[str, Any], a: Assume
     mixed, both = 1 - share**k - (1 - share) ** k, 1 - (1 - share) ** k - k * share * (1 - share) ** (k - 1)
 
     def part(stage: str, what: str, kind: str, rows: float, length: int) -> Work:
-        batch = flat.get(f"{kind}_batch_size", 1) * flat.get("grad_accum", 1) * flat.get("processes", 1)
+        batch = flat.get(f"{kind}_batch_size", 1) * flat.get("grad_accum", 1)
         epochs = flat.get(f"{kind}_epochs", 1)
         steps = int(-(-round(rows) // batch) * epochs)
         return Work(stage, what, round(rows), round(rows * epochs * length), steps)
@@ -388,7 +388,7 @@ def _setup(flat: Mapping[str, Any], on_gpu: bool) -> Setup:
         bytes_per_weight=2 if on_gpu else 4,
         load_in_4bit=flat.get("load_in_4bit", False),
         lora_r=flat.get("lora_r", 16),
-        full=flat.get("full", False),
+        full=flat.get("full_finetuning", False),
         gradient_checkpointing=shape.parameters >= 1e9 if checkpointing is None else checkpointing,
         max_length=flat.get("max_length", 1024),
     )
@@ -410,7 +410,8 @@ def _peaks(setup: Setup, flat: Mapping[str, Any], limit: float | None) -> dict[s
     found = {"generation": generation_memory(_generating(setup, flat), _batch_tokens(setup, flat, limit))}
     for kind in ("sft", "dpo"):
         if f"{kind}_batch_size" in flat:
-            found[kind] = train_memory(setup, kind, flat[f"{kind}_batch_size"])
+            each = -(-flat[f"{kind}_batch_size"] // (flat.get("processes") or 1))  # a batch is shared by the processes
+            found[kind] = train_memory(setup, kind, each)
     return found
 
 
@@ -430,7 +431,7 @@ def _remedies(setup: Setup, flat: Mapping[str, Any], limit: float) -> list[str]:
             said.append(f"{name}: {flat[name]} and grad_accum × {before // flat[name]}")
     for line, change in (
         ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
-        ("full: false (a LoRA adapter)", {"full": False}),
+        ("full_finetuning: false", {"full": False}),
         ("load_in_4bit: true", {"load_in_4bit": True}),
     ):
         if fits():

@@ -42,7 +42,7 @@ class TrainParams:
     load_in_4bit: bool = False
     gradient_checkpointing: bool | None = False  # None: by the model's size
     backend: str = "auto"  # auto, unsloth, transformers
-    full: bool = False  # all weights instead of a LoRA adapter
+    full_finetuning: bool = False  # all weights instead of a LoRA adapter
     checkpoints: int = 4  # how many are written along the way
     seed: int = 0
 
@@ -243,7 +243,7 @@ def _load(model: str, params: TrainParams) -> tuple[models.Loaded, Any]:
         backend=params.backend,
         max_length=params.max_length,
         for_training=True,
-        full=params.full,
+        full_finetuning=params.full_finetuning,
     )
     trainable, peft_config = models.trainable(
         loaded,
@@ -253,7 +253,7 @@ def _load(model: str, params: TrainParams) -> tuple[models.Loaded, Any]:
         gradient_checkpointing=models.wants_checkpointing(params.gradient_checkpointing, loaded.model),
         max_length=params.max_length,
         seed=params.seed,
-        full=params.full,
+        full_finetuning=params.full_finetuning,
     )
     return loaded._replace(model=trainable), peft_config
 

@@ -183,7 +183,29 @@ def test_checkpointing_by_size():
 
 def test_full_fine_tuning_loads_float32_and_adds_no_adapter():
     with pytest.raises(ValueError, match="cannot hold its weights in 4 bits"):
-        models.load("tiny", full=True, load_in_4bit=True)
-    loaded = models.load("tiny", for_training=True, full=True)
-    assert models.trainable(loaded, r=4, alpha=8, dropout=0.0, full=True) == (loaded.model, None)
+        models.load("tiny", full_finetuning=True, load_in_4bit=True)
+    loaded = models.load("tiny", for_training=True, full_finetuning=True)
+    assert models.trainable(loaded, r=4, alpha=8, dropout=0.0, full_finetuning=True) == (loaded.model, None)
     assert {str(p.dtype) for p in loaded.model.parameters()} == {"torch.float32"}
+
+
+def test_an_adapter_is_gone_on_from_with_its_own_copy_as_reference(tmp_path):
+    """`start`: DPOTrainer keeps "ref", the adapter as it came; a fresh adapter's copy is the base and goes."""
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from trl import DPOConfig, DPOTrainer
+
+    loaded = models.load("tiny", backend="transformers", for_training=True)
+    adapter = get_peft_model(loaded.model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapter.save_pretrained(tmp_path / "sft")
+    loaded = models.load("tiny", backend="transformers", for_training=True)
+    model, peft_config = models.trainable(loaded, r=2, alpha=4, dropout=0.0, start=tmp_path / "sft")
+    args = DPOConfig(**models.explicit("dpo"), output_dir=str(tmp_path), bf16=False, use_cpu=True)
+    data = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    trainer = DPOTrainer(
+        model, args=args, train_dataset=data, processing_class=loaded.tokenizer, peft_config=peft_config
+    )
+    models.settle(trainer, fresh=False)
+    assert set(trainer.model.peft_config) == {"default", "ref"}
+    models.settle(trainer)
+    assert set(trainer.model.peft_config) == {"default"}
