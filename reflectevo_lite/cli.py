@@ -122,6 +122,8 @@ def _plan(args: argparse.Namespace) -> int:
         print(f"{stage}  ({state})")
         print("".join(f"    {name} = {value!r}\n" for name, value in params.items() if name != "run_dir"), end="")
     print(f"into {plan.run_dir}\n")
+    if not any("model" in params for params in plan.params.values()):
+        return 0  # notebooks of another kind
     assumed = planning.Assumed(wrong=args.wrong, corrected=args.corrected)
     try:
         found = planning.estimate(plan.params, memory=args.gpu_memory, device=_card(args), assumed=assumed)
@@ -137,7 +139,7 @@ def _too_big(params: dict[str, dict[str, Any]]) -> str | None:
 
     try:
         found = planning.estimate(params, device=_card_here())
-    except ValueError:  # a model of unknown size
+    except (KeyError, ValueError):  # no model, or one of unknown size
         return None
     return planning.verdict(found) if found.fits is False else None
 
