@@ -1,10 +1,11 @@
-"""The command `reflectevo`: run, plan, merge, report, compare, doctor, bench.
+"""The command `reflectevo`: run, plan, merge, report, compare, export, doctor, bench.
 
 reflectevo run params/tiny_cpu.yaml [-p NAME VALUE]... [--only 02,03] [--force]
 reflectevo plan params/tiny_cpu.yaml
 reflectevo merge artifacts/tiny_cpu [RUN_DIR]...
 reflectevo report artifacts/tiny_cpu
 reflectevo compare artifacts/a artifacts/b [--setting reflector_only]
+reflectevo export artifacts/tiny_cpu --setting reflector --merged [--gguf q8_0] [--push OWNER/NAME]
 reflectevo doctor
 reflectevo bench [--gpu] [--out artifacts/bench]
 """
@@ -12,6 +13,7 @@ reflectevo bench [--gpu] [--out artifacts/bench]
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
             help="override a parameter",
         )
         sub.add_argument("--notebooks", help="folder of the notebooks (default: ./notebooks)")
+    plan.add_argument("--gpu", help="plan for this card, e.g. T4, L4, A100 80GB, H100 (default: the one that is here)")
+    plan.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for this much GPU memory")
+    plan.add_argument("--wrong", type=float, default=0.5, help="assumed share of wrong first answers (default 0.5)")
+    plan.add_argument("--corrected", type=float, default=0.25, help="assumed share of them corrected (default 0.25)")
     run.add_argument("--only", help="some notebooks, e.g. 02,03")
     run.add_argument(
         "--force", action="store_true", help="redo the chosen notebooks and all after them (old results are set aside)"
@@ -87,6 +93,19 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("out", metavar="OUT", help="run directory that gets rollouts/train.jsonl")
     merge.add_argument("run_dirs", nargs="*", metavar="RUN_DIR", help="where the shards lie (default: in OUT)")
     merge.set_defaults(command=_merge)
+    export = commands.add_parser("export", help="a trained adapter, merged model or GGUF file with its model card")
+    export.add_argument("run_dir")
+    export.add_argument("--setting", default="reflector", help="which adapter of the run (default: reflector)")
+    export.add_argument("--merged", action="store_true", help="also the base model with the adapter merged")
+    export.add_argument(
+        "--gguf",
+        nargs="?",
+        const="q8_0",
+        metavar="PRECISION",
+        help="also a GGUF file: q8_0 (default), f16, q4_k_m, …",
+    )
+    export.add_argument("--push", metavar="OWNER/NAME", help="upload to this (private) Hub repository")
+    export.set_defaults(command=_export)
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
     bench = commands.add_parser("bench", help="the performance table: about 5 minutes on two cores")
     bench.add_argument("--gpu", action="store_true", help="generation and training at real models' shapes, too")
@@ -107,6 +126,9 @@ def _run(args: argparse.Namespace) -> None:
     from . import analysis, pipeline, store
 
     plan = pipeline.make_plan(_params(args), args.notebooks)
+    with_card = shutil.which("nvidia-smi")  # only then torch, which takes seconds to import
+    if with_card and (warning := _too_big(plan.params)):
+        print(f"reflectevo: {warning}", file=sys.stderr)
     seconds = pipeline.run(plan, only=args.only, force=args.force)
     run = store.Run(plan.run_dir)
     if run.path("metrics.json").exists():
@@ -121,15 +143,58 @@ def _run(args: argparse.Namespace) -> None:
         print(f"Report: {run.path('report.html')}")
 
 
-def _plan(args: argparse.Namespace) -> None:
-    from . import pipeline
+def _plan(args: argparse.Namespace) -> int:
+    from . import pipeline, planning
 
     plan = pipeline.make_plan(_params(args), args.notebooks)
     for stage, params in plan.params.items():
         state = "finished" if pipeline.finished(plan.run_dir, stage) else "to do"
         print(f"{stage}  ({state})")
         print("".join(f"    {name} = {value!r}\n" for name, value in params.items() if name != "run_dir"), end="")
-    print(f"into {plan.run_dir}")
+    print(f"into {plan.run_dir}\n")
+    if not any("model" in params for params in plan.params.values()):
+        return 0  # notebooks of another kind
+    assumed = planning.Assumed(wrong=args.wrong, corrected=args.corrected)
+    try:
+        found = planning.estimate(plan.params, memory=args.gpu_memory, device=_card(args), assumed=assumed)
+    except ValueError as error:
+        raise pipeline.UserError(str(error)) from error
+    print(planning.report(found))
+    return 2 if found.fits is False else 0
+
+
+def _too_big(params: dict[str, dict[str, Any]]) -> str | None:
+    """The plan's verdict where a run may not fit this machine's card. It is an upper bound, so the run goes on."""
+    from . import planning
+
+    try:
+        found = planning.estimate(params, device=_card_here())
+    except (KeyError, ValueError):  # no model, or one of unknown size
+        return None
+    return planning.verdict(found) if found.fits is False else None
+
+
+def _card(args: argparse.Namespace) -> Any:
+    """The card to plan for: the one named, or the one in this machine, or none."""
+    from . import pipeline, planning
+
+    if args.gpu and (found := planning.card(args.gpu)) is None:
+        raise pipeline.UserError(f"unknown card {args.gpu!r}: there are {', '.join(planning.CARDS)}, or --gpu-memory")
+    if args.gpu:
+        return found
+    return None if args.gpu_memory else _card_here()
+
+
+def _card_here() -> Any:
+    import torch
+
+    from . import planning
+
+    if not torch.cuda.is_available():
+        return None
+    there = torch.cuda.get_device_properties(0)
+    known = planning.card(there.name) or planning.CARDS["T4"]  # an unknown card: slow, so that no time is promised
+    return known._replace(memory=there.total_memory / planning.GIB)
 
 
 def _merge(args: argparse.Namespace) -> None:
@@ -171,26 +236,24 @@ def _compare(args: argparse.Namespace) -> None:
 _P = ("p (McNemar)", "p (Holm)")
 
 
+def _export(args: argparse.Namespace) -> None:
+    from .export import export
+    from .pipeline import UserError
+
+    try:
+        found = export(args.run_dir, args.setting, merged=args.merged, gguf=args.gguf, push=args.push)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for form, path in found.paths.items():
+        print(f"{form:8s}{path}")
+    if found.pushed:
+        print(f"pushed  {found.pushed}")
+
+
 def _doctor(args: argparse.Namespace) -> None:
-    import importlib.util
+    from .doctor import examine
 
-    import torch
-
-    from . import models, sandbox, store
-
-    env = store.environment()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    unsloth = (
-        "installed" if importlib.util.find_spec("unsloth") else "not installed (plain transformers + PEFT are used)"
-    )
-    lines = {
-        "python, packages": ", ".join(f"{k} {v}" for k, v in env["versions"].items()),
-        "device": f"{env['gpu'] or 'no GPU'}, {env['cpus']} CPUs; models load as {models.pick_dtype('auto', device)}",
-        "Unsloth": unsloth,
-        "sandbox": sandbox.level(),
-        "embedded model": models.fingerprint(models.TINY),
-    }
-    for name, value in lines.items():
+    for name, value in examine().items():
         print(f"{name:18s}{value}")
 
 

@@ -9,7 +9,6 @@ finished one is a no-op. Beside the weights lies `training.json`: the parameters
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
@@ -58,7 +57,8 @@ class TrainParams:
     max_grad_norm: float = 1.0
     beta: float = 0.1  # DPO only: strength of the pull towards the reference
     load_in_4bit: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = False  # None: by the model's size
+    backend: str = "auto"  # auto, unsloth, transformers
     validation_share: float = 0.0  # share of the training questions whose rows are only evaluated on
     patience: int = 0  # stop after so many evaluations without a lower validation loss, keep the best; 0 = never
     checkpoints: int = 4  # how many are written along the way (10 where there is a validation loss to watch)
@@ -153,6 +153,7 @@ def train(job: Job) -> dict[str, Any]:
 
 def run(job: Job) -> dict[str, Any]:
     """Train in this process, be it the only one or one of several workers; the main one writes and returns."""
+    models.choose_backend(job.params.backend)  # before trl and transformers are imported
     from datasets import disable_progress_bars
     from transformers import set_seed
 
@@ -183,7 +184,7 @@ def run(job: Job) -> dict[str, Any]:
         _finish(job, record)
     trainer.accelerator.wait_for_everyone()
     del trainer, loaded
-    gc.collect()
+    models.free()
     return record
 
 
@@ -195,7 +196,15 @@ def build(job: Job, loaded: models.Loaded, rows: Sequence[Any], held: Sequence[A
     from trl import DPOTrainer, SFTTrainer
 
     model, peft_config = _policy(job, loaded)
-    args = config(job.kind, job.params, job.work, _examples(job, loaded, rows), loaded.model.device.type)
+    args = config(
+        job.kind,
+        job.params,
+        job.work,
+        _examples(job, loaded, rows),
+        loaded.model.device.type,
+        unsloth=models.is_unsloth(loaded),
+        checkpointing=models.wants_checkpointing(job.params.gradient_checkpointing, loaded.model),
+    )
     if job.params.processes == 1 and args.n_gpu > 1:
         args._n_gpu = 1  # else each batch would be multiplied and spread over all GPUs by DataParallel
     common = {
@@ -215,39 +224,38 @@ def build(job: Job, loaded: models.Loaded, rows: Sequence[Any], held: Sequence[A
     else:
         _check_packing(job.params, loaded)
         trainer = SFTTrainer(model, **common)
+    models.settle(trainer, fresh=job.start is None)
     _check_all_there(trainer, rows, job)
     _add_callbacks(trainer, job)
     return trainer
 
 
 def _load(job: Job) -> models.Loaded:
-    """The base model; for full fine-tuning what is trained itself, in float32 (mixed precision keeps such a copy)."""
-    if not job.params.full_finetuning:
-        return models.load(job.model, load_in_4bit=job.params.load_in_4bit)
-    return models.load(job.start or job.model, dtype="float32")
+    """The base model; for full fine-tuning what is trained itself."""
+    full = job.params.full_finetuning
+    return models.load(
+        (job.start if full else None) or job.model,
+        load_in_4bit=job.params.load_in_4bit,
+        backend=job.params.backend,
+        max_length=job.params.max_length,
+        for_training=True,
+        full_finetuning=full,
+    )
 
 
 def _policy(job: Job, loaded: models.Loaded) -> tuple[Any, Any]:
     """What is trained, and the configuration of a fresh adapter where TRL is to add one."""
-    if job.params.full_finetuning:
-        return loaded.model, None
-    if job.start is None:
-        return loaded.model, _lora(job.params)
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(loaded.model, job.start, is_trainable=True), None
-
-
-def _lora(params: TrainParams) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(
+    params = job.params
+    return models.trainable(
+        loaded,
         r=params.lora_r,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
-        target_modules="all-linear",
-        bias="none",
-        task_type="CAUSAL_LM",
+        alpha=params.lora_alpha,
+        dropout=params.lora_dropout,
+        gradient_checkpointing=models.wants_checkpointing(params.gradient_checkpointing, loaded.model),
+        max_length=params.max_length,
+        seed=params.seed,
+        full_finetuning=params.full_finetuning,
+        start=job.start,
     )
 
 
@@ -262,46 +270,40 @@ def _dataset(job: Job, rows: Sequence[Any]) -> Any:
 
 
 # -- Hyper-parameters ---------------------------------------------------------------------------------------------------
-def config(kind: Kind, params: TrainParams, work: str | Path, examples: int, device: str) -> TrainingArguments:
+def config(
+    kind: Kind,
+    params: TrainParams,
+    work: str | Path,
+    examples: int,
+    device: str,
+    *,
+    unsloth: bool = False,
+    checkpointing: bool = False,
+) -> TrainingArguments:
     """The complete arguments of a kind's trainer for `examples` rows: TRL's and Unsloth's own defaults differ, so none
-    that matters is relied on."""
+    that matters is relied on (`models.explicit` holds the rest)."""
     from trl import DPOConfig, SFTConfig
 
-    common = _common(params, Path(work), planned_steps(kind, params, examples), device)
+    steps = planned_steps(kind, params, examples)
+    common = models.explicit(kind, unsloth=unsloth) | _common(params, Path(work), steps, device, checkpointing)
     if kind == "grpo":
         from .grpo import config_of
 
         return config_of(params, common)
     if kind == "dpo":
-        return DPOConfig(
-            **common,
-            max_length=params.max_length,
-            beta=params.beta,
-            loss_type=["sigmoid"],
-            label_smoothing=0.0,
-            disable_dropout=True,
-            precompute_ref_log_probs=False,
-            sync_ref_model=False,
-            dataset_num_proc=None,
-        )
-    return SFTConfig(
-        **common,
-        max_length=params.max_length,
-        packing=params.packing,
-        packing_strategy="bfd",
-        eval_packing=False,
-        padding_free=False,
-        shuffle_dataset=False,
-        completion_only_loss=True,
-        assistant_only_loss=False,
-        loss_type="chunked_nll",
-        dataset_num_proc=None,
-    )
+        own = {"beta": params.beta, "label_smoothing": 0.0, "sync_ref_model": False}
+        return DPOConfig(**common | own, max_length=params.max_length, dataset_num_proc=None)
+    own = {"packing": params.packing, "packing_strategy": "bfd", "eval_packing": False, "shuffle_dataset": False}
+    own |= {"completion_only_loss": True, "assistant_only_loss": False}
+    return SFTConfig(**common | own, max_length=params.max_length, dataset_num_proc=None)
 
 
-def resolved_args(kind: Kind, params: TrainParams, *, examples: int = 1000, device: str = "cpu") -> dict[str, Any]:
-    """Every argument that a trainer would get, as plain values and without paths: equal on every backend."""
-    args = config(kind, params, "unused", examples, device).to_dict()
+def resolved_args(
+    kind: Kind, params: TrainParams, *, examples: int = 1000, device: str = "cpu", unsloth: bool = False
+) -> dict[str, Any]:
+    """Every argument that a trainer would get, as plain values and without paths: equal on every backend, but for SFT's
+    `loss_type` (see `models.explicit`)."""
+    args = config(kind, params, "unused", examples, device, unsloth=unsloth).to_dict()
     return {name: value for name, value in args.items() if name not in ("output_dir", "logging_dir", "run_name")}
 
 
@@ -313,7 +315,7 @@ def planned_steps(kind: Kind, params: TrainParams, examples: int) -> int:
     return max(1, int(per_epoch * params.epochs))
 
 
-def _common(params: TrainParams, work: Path, steps: int, device: str) -> dict[str, Any]:
+def _common(params: TrainParams, work: Path, steps: int, device: str, checkpointing: bool) -> dict[str, Any]:
     """What the configurations of SFT, DPO and GRPO share."""
     dtype = models.pick_dtype("auto", device)
     every = max(1, steps // (max(params.checkpoints, 10) if params.patience else params.checkpoints))
@@ -330,15 +332,15 @@ def _common(params: TrainParams, work: Path, steps: int, device: str) -> dict[st
         "warmup_steps": params.warmup,
         "weight_decay": params.weight_decay,
         "max_grad_norm": params.max_grad_norm,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch" if device == "cpu" else "adamw_torch_fused",
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "adam_epsilon": 1e-8,
         "neftune_noise_alpha": None,
         "label_smoothing_factor": 0.0,
         "average_tokens_across_devices": True,
-        "gradient_checkpointing": params.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
         "bf16": dtype == "bfloat16",
         "fp16": dtype == "float16",
         "use_cpu": device == "cpu",

@@ -1,0 +1,113 @@
+"""On a card: precision by device, 4 bits, both backends training alike, memory given back, the plan's peak."""
+
+import importlib.util
+import math
+import os
+
+import pytest
+import torch
+from conftest import ROOT, ScriptedEngine
+
+from reflectevo_lite import bench_gpu, curation, engines, models, planning, rollouts, synthetic, training
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device", allow_module_level=True)
+
+pytestmark = pytest.mark.gpu
+QUANTISES = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    problems = synthetic.problems(80, "train", seed=21)
+    out = tmp_path_factory.mktemp("rollouts") / "r.jsonl"
+    return rollouts.generate_rollouts(ScriptedEngine(problems), problems, out, k=4, temperature=1.0, progress=False)
+
+
+def test_auto_is_the_cards_own_precision():
+    loaded = models.load("tiny", backend="transformers")
+    native = torch.cuda.get_device_capability() >= (8, 0)
+    assert loaded.model.dtype == (torch.bfloat16 if native else torch.float16) and loaded.model.device.type == "cuda"
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_training_learns_and_a_trained_adapter_generates(rows, tmp_path, kind):
+    params = training.TrainParams(learning_rate=1e-3, epochs=3, batch_size=8)
+    if kind == "sft":
+        data = curation.sft_rows("reflector", curation.unfiltered(rows, 64))
+        record = training.train_sft(data, tmp_path / kind, model="tiny", params=params)
+    else:
+        data = curation.preference_rows(curation.d_pm(rows))
+        record = training.train_dpo(data, tmp_path / kind, model="tiny", params=params)
+        assert record["history"][0]["loss"] == pytest.approx(math.log(2), abs=5e-3)
+    assert record["history"][-1]["loss"] < record["history"][0]["loss"]
+    engine = engines.TransformersEngine(models.load("tiny"))
+    found = engine.generate([data[0]["prompt"]], max_new_tokens=16, adapter=tmp_path / kind)
+    assert found[0][0].tokens > 0
+
+
+@QUANTISES
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_adapters_over_four_bits_stay_in_float32_and_step(rows, tmp_path, dtype, monkeypatch):
+    """float16 is a T4's way: a gradient scaler refuses the bf16 adapters that TRL makes."""
+    if dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        pytest.skip("this card has no bfloat16")
+    monkeypatch.setattr(models, "pick_dtype", lambda *args: dtype)
+    settle, seen = models.settle, []
+    monkeypatch.setattr(models, "settle", lambda trainer, **kw: (settle(trainer, **kw), seen.append(trainer.model)))
+    params = training.TrainParams(
+        learning_rate=1e-3,
+        epochs=2,
+        batch_size=8,
+        load_in_4bit=True,
+        gradient_checkpointing=True,
+        backend="transformers",
+    )
+    data = curation.sft_rows("reflector", curation.unfiltered(rows, 64))
+    record = training.train_sft(data, tmp_path / "q", model="tiny", params=params)
+    trained = [p for p in seen[0].parameters() if p.requires_grad]
+    assert trained and {p.dtype for p in trained} == {torch.float32}
+    assert record["history"][-1]["loss"] < record["history"][0]["loss"]
+
+
+def test_memory_is_given_back():
+    models.free()
+    before = torch.cuda.memory_reserved()
+    loaded = models.load("tiny", backend="transformers")
+    weights = torch.zeros(1 << 26, device="cuda")
+    assert torch.cuda.memory_reserved() > before
+    del loaded, weights
+    models.free()
+    assert torch.cuda.memory_reserved() <= before
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_the_plan_is_an_upper_bound_and_not_twice_too_high(tmp_path, monkeypatch, kind):
+    """A step at a 0.5-billion-parameter shape, rows near full length, against the plan's peak without its overhead."""
+    shape = planning.KNOWN["Qwen/Qwen2.5-0.5B-Instruct"]
+    monkeypatch.setitem(bench_gpu.SHAPES, "half", ("qwen2", shape, 4))
+    monkeypatch.setattr(bench_gpu, "rows_of", lambda kind, n, *args: full_rows(kind, n))
+    folder = bench_gpu.make_model("half", tmp_path / "half")
+    models.free()
+    torch.cuda.reset_peak_memory_stats()
+    peak = bench_gpu.measure(folder, "half", kind, "plain", 2)["peak_gib"] * planning.GIB
+    setup = planning.Setup(shape, lora_r=bench_gpu.RANK, gradient_checkpointing=True, max_length=bench_gpu.MAX_LENGTH)
+    planned = planning.train_memory(setup, kind, 4) - planning.OVERHEAD
+    assert 0.5 * planned < peak < 1.1 * planned + planning.OVERHEAD
+
+
+def full_rows(kind, n):
+    names = ("prompt", "completion") if kind == "sft" else ("prompt", "chosen", "rejected")
+    half = bench_gpu.MAX_LENGTH // 2 - 8
+    return [{name: " ".join(["step"] * half) for name in names} for _ in range(n)]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="needs unsloth")
+def test_unsloth_is_chosen_and_trains_as_plain_transformers_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    folder = bench_gpu.make_model("smoke", tmp_path / "smoke")
+    for kind in ("sft", "dpo"):
+        plain, ours = (bench_gpu._child(folder, "smoke", kind, arm, 4) for arm in ("plain", "ours"))
+        assert "error" not in plain and "error" not in ours, (plain, ours)
+        assert ours["backend"].startswith("Unsloth") and not plain["backend"].startswith("Unsloth")
+        assert ours["loss"] == pytest.approx(plain["loss"], rel=0.02)
