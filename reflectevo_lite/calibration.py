@@ -48,7 +48,7 @@ def auc(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> pd.Dat
     larger gain; Hanley & McNeil 1982). `within`: the same over pairs on one attempt, which is what ranking reflections
     asks for. Each with its 95 % percentile interval, resampling problems. NaN where there is no such pair.
     """
-    parts = {"all": frame} | {task: part for task, part in frame.groupby("task")}
+    parts = {"all": frame} | dict(list(frame.groupby("task")))
     return pd.DataFrame([{"task": task, **_auc_row(part, seed, resamples)} for task, part in parts.items()])
 
 
@@ -59,8 +59,9 @@ def reliability(frame: pd.DataFrame, *, bins: int = 8) -> pd.DataFrame:
     """
     from scipy.stats import binomtest
 
+    edges = np.unique(frame["gain"].quantile(np.linspace(0, 1, bins + 1)[1:-1]))
     rows = []
-    for _, part in frame.groupby(pd.qcut(frame["gain"], bins, duplicates="drop"), observed=True) if len(frame) else ():
+    for _, part in frame.groupby(np.searchsorted(edges, frame["gain"])):
         interval = binomtest(int(part["corrected"].sum()), len(part)).proportion_ci(method="wilson")
         rows.append(
             {
@@ -87,9 +88,7 @@ def by_instruction(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _auc_row(frame: pd.DataFrame, seed: int, resamples: int) -> dict[str, Any]:
-    over = _across(frame, seed, resamples)
-    wins = frame.groupby("id").apply(_wins, include_groups=False) if len(frame) else pd.Series(dtype=float)
-    wins = np.array(wins.tolist()).reshape(-1, 2)
+    over, wins = _across(frame, seed, resamples), _wins(frame)
     value, low, high = _ratio(wins, np.arange(len(wins)), seed, resamples)
     return {
         "n": len(frame),
@@ -104,11 +103,15 @@ def _auc_row(frame: pd.DataFrame, seed: int, resamples: int) -> dict[str, Any]:
     }
 
 
-def _wins(part: pd.DataFrame) -> tuple[float, float]:
-    """(pairs in which the reflection that helped has the larger gain, ties as half; pairs)."""
-    helped, others = part.loc[part["corrected"], "gain"].to_numpy(), part.loc[~part["corrected"], "gain"].to_numpy()
-    difference = helped[:, None] - others[None]
-    return float((difference > 0).sum() + (difference == 0).sum() / 2), float(difference.size)
+def _wins(frame: pd.DataFrame) -> np.ndarray:
+    """For each attempt: pairs in which the reflection that helped has the larger gain (ties as half), and pairs.
+
+    By ranks within the attempt: Mann and Whitney's U = rank sum of those that helped − h(h + 1)/2.
+    """
+    ranks = frame.groupby("id")["gain"].rank() * frame["corrected"]
+    helped = frame.groupby("id")["corrected"].agg(["sum", "size"])
+    wins = ranks.groupby(frame["id"]).sum() - helped["sum"] * (helped["sum"] + 1) / 2
+    return np.stack([wins, helped["sum"] * (helped["size"] - helped["sum"])], axis=1).astype(float)
 
 
 def _ratio(sums: np.ndarray, groups: Sequence[Any], seed: int, resamples: int) -> tuple[float, float, float]:

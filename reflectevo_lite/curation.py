@@ -88,8 +88,6 @@ def top_gain(rows: Sequence[PlusRow], gains: Sequence[float], share: float = 0.5
 
     At least one row where there is any; of equal gains the earlier one. Raises ValueError for a share outside (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie above 0 and at most at 1, not at {share}")
     best = sorted(range(len(rows)), key=lambda i: (-gains[i], i))[: _size(rows, share)]
     return [rows[i] for i in sorted(best)]
 
@@ -101,7 +99,9 @@ def random_share(rows: Sequence[PlusRow], share: float = 0.5, seed: int = 0) -> 
 
 
 def _size(rows: Sequence[PlusRow], share: float) -> int:
-    return min(len(rows), max(1, round(share * len(rows))))
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie above 0 and at most at 1, not at {share}")
+    return min(len(rows), max(1, int(share * len(rows))))
 
 
 # -- What TRL trains on --------------------------------------------------------------------------------------------------
