@@ -59,23 +59,27 @@ def make(
     name: str,
     engine: Scorer,
     *,
-    server: Engine | None = None,
+    url: str | None = None,
+    model: str | None = None,
     cache_dir: str | Path | None = None,
     usd_per_million_tokens: Price | None = None,
     max_usd: float | None = None,
 ) -> Judge:
-    """The judge called `name`, keeping what it asked in `<cache_dir>/judge_<name>.jsonl`.
+    """The judge called `name`, keeping what it asked in `<cache_dir>/<name>.jsonl`.
 
-    `engine` scores for "gain" and "self"; `server` answers for "server" (prices as in `server_judge`). Raises ValueError
-    for an unknown name, and where the engine that a judge needs is missing.
+    `engine` scores for "gain" and "self". For "server", `model` at the OpenAI-compatible `url` answers (prices as in
+    `server_judge`). Raises ValueError for an unknown name, and where a judge lacks what it needs.
     """
     if name not in JUDGES:
         raise ValueError(f"unknown judge {name!r}; there are {', '.join(JUDGES)}")
-    cache = Cache(Path(cache_dir) / f"judge_{name}.jsonl" if cache_dir else None)
+    cache = Cache(Path(cache_dir) / f"{name}.jsonl" if cache_dir else None)
     if name == "server":
-        if server is None:
+        if not (url and model):
             raise ValueError("judge 'server' needs the name and the address of a model: set judge_model and judge_url")
-        return server_judge(server, cache, usd_per_million_tokens=usd_per_million_tokens, max_usd=max_usd)
+        from .server import ServerEngine
+
+        reader = ServerEngine(url, model)
+        return server_judge(reader, cache, usd_per_million_tokens=usd_per_million_tokens, max_usd=max_usd)
     if not hasattr(engine, "score"):
         raise ValueError(f"judge {name!r} scores text with a model in this process; choose 'server' for a remote one")
     return gain_judge(engine, cache) if name == "gain" else self_judge(engine, cache)

@@ -26,6 +26,7 @@ PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the wa
     "02_reflection_generation": [
         "rollouts",
         "curated",
+        "judges",
         "evals/turn1.*",
         "evals/prompted.*",
         "evals/one_stage_prompted.*",

@@ -1,6 +1,8 @@
 """Judges prefer what they should, ask in both orders, leak nothing, and pay for no answer twice."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -225,14 +227,31 @@ def test_the_gain_judge_prefers_by_the_difference_of_gains(engine, pairs):
     assert found == pytest.approx([a - b for a, b in zip(values[::2], values[1::2], strict=True)], abs=1e-3)
 
 
-def test_unusable_judges_are_refused_in_one_line(tmp_path):
+def test_unusable_judges_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"unknown judge 'gpt'; there are gain, self, server"):
         judges.make("gpt", Scorer(longer))
     with pytest.raises(ValueError, match="judge_model and judge_url"):
-        judges.make("server", Scorer(longer))
+        judges.make("server", Scorer(longer), model="gpt")
     with pytest.raises(ValueError, match="model in this process"):
         judges.make("gain", Reader(longer))
-    assert judges.make("server", Scorer(longer), server=Reader(longer), cache_dir=tmp_path)([]) == []
+
+
+def test_each_judge_is_made_by_its_name_and_keeps_its_answers_apart(pairs, tmp_path, monkeypatch):
+    made = []
+
+    class Server(Reader):
+        def __init__(self, url, model):
+            super().__init__(longer)
+            self.name = model
+            made.append((url, model))
+
+    monkeypatch.setitem(sys.modules, "reflectevo_lite.server", types.SimpleNamespace(ServerEngine=Server))
+    model = Scorer(lambda a, b: len(a) - len(b))
+    for name in judges.JUDGES[1:]:
+        judge = judges.make(name, model, url="http://x/v1", model="big", cache_dir=tmp_path, max_usd=1.0)
+        assert [np.sign(v) for v in judge(pairs)] == [np.sign(len(p.a["text"]) - len(p.b["text"])) for p in pairs]
+    assert made == [("http://x/v1", "big")]
+    assert {p.name for p in tmp_path.iterdir()} >= {"self.jsonl", "server.jsonl"}
 
 
 def test_agreement_counts_only_pairs_that_both_decide():
