@@ -38,7 +38,11 @@ PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the wa
         "figures/training_sft.png",
     ],
     "04_dpo": ["adapters/dpo_*", "evals/dpo_*", "figures/training_dpo.png"],
-    "05_iteration": ["rounds", "adapters/round_*", "evals/round_*", "figures/rounds.png", "figures/turns.png"],
+    "05_iteration": [
+        "rounds",
+        *("adapters/round_*", "evals/round_*", "figures/rounds.png", "figures/turns.png"),
+        *("adapters/gain_*", "evals/gain_*", "figures/gain.png"),
+    ],
     "06_analysis": [
         "metrics.json",
         "report.html",
