@@ -162,18 +162,20 @@ def server_judge(
 
     Says what it will cost, then asks greedily, `batch` prompts at a time; an interruption loses at most one batch of
     answers. The preference is ±1 where both orders name the same reflection, else a tie. Raises ValueError, before
-    anything is asked, where the estimate exceeds `max_usd`.
+    anything is asked, where the estimate exceeds `max_usd`, and for a `max_usd` without a price to reckon it with.
     """
     cache = cache or Cache(None)
+    if max_usd is not None and usd_per_million_tokens is None:
+        raise ValueError("judge_max_usd needs a price: set judge_usd_per_million_tokens as well")
 
     def judge(pairs: Sequence[Pair]) -> list[float]:
         conversations = _both_orders(pairs, letter_only=False)
         keys = [_key(engine.name, max_new_tokens, c) for c in conversations]
         cost = _estimate(conversations, keys, cache, max_new_tokens, usd_per_million_tokens)
         say(f"judge {engine.name}: {cost.describe(len(pairs))}")
-        if max_usd is not None and (cost.usd or 0.0) > max_usd:
+        if max_usd is not None and cost.usd > max_usd:
             raise ValueError(
-                f"the judge may cost up to ${cost.usd:.2f}, more than max_usd = {max_usd}: nothing was asked"
+                f"the judge may cost ${cost.usd:.2f}, more than judge_max_usd ({max_usd}): nothing was asked"
             )
 
         def ask(part: list[int]) -> list[str]:
@@ -195,7 +197,7 @@ def parse_verdict(text: str) -> float | None:
     Understands "Verdict: A" with the usual decoration (bold, brackets, \\boxed, quotes, "Reflection A"), and an answer
     that is nothing but the letter.
     """
-    text = text.rpartition("</think>")[2]
+    text = text.rpartition("</think>")[2].partition("<think>")[0]  # thoughts are no verdict, finished or cut short
     plain = re.sub(r"\\(?:boxed|text|textbf|mathrm)\b|[*_`\"'#(){}\[\]$]", "", text).strip()
     found = [*_VERDICT.finditer(plain)] or [m for m in [_LETTER.fullmatch(plain.rpartition("\n")[2].strip())] if m]
     if not found:

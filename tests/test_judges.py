@@ -163,6 +163,8 @@ def test_the_estimate_comes_first_counts_what_is_left_and_guards_the_purse(pairs
     )
     with pytest.raises(ValueError, match="max_usd"):
         judge(pairs)
+    with pytest.raises(ValueError, match="price"):
+        quiet(reader, max_usd=1.0)
     assert reader.asked == [] and f"{2 * len(pairs)} prompts for {len(pairs)} pairs" in lines[0]
     cost = judges.estimate(pairs, reader, max_new_tokens=100, usd_per_million_tokens=[1.0, 2.0])
     characters = sum(len(c[0]["content"]) for c in judges._both_orders(pairs, letter_only=False))
@@ -191,6 +193,7 @@ def test_the_estimate_comes_first_counts_what_is_left_and_guards_the_purse(pairs
         ("Verdict: neither", 0.0),
         ("Verdict: A\nOn second thoughts:\nVerdict: B", -1.0),
         ("<think>Verdict: A</think>\nVerdict: B", -1.0),
+        ("<think>It looks like\nVerdict: A", None),
         ("A", 1.0),
         ("They differ.\n(B)", -1.0),
         ("[[A]]", 1.0),
@@ -248,7 +251,7 @@ def test_each_judge_is_made_by_its_name_and_keeps_its_answers_apart(pairs, tmp_p
     monkeypatch.setitem(sys.modules, "reflectevo_lite.server", types.SimpleNamespace(ServerEngine=Server))
     model = Scorer(lambda a, b: len(a) - len(b))
     for name in judges.JUDGES[1:]:
-        judge = judges.make(name, model, url="http://x/v1", model="big", cache_dir=tmp_path, max_usd=1.0)
+        judge = judges.make(name, model, url="http://x/v1", model="big", cache_dir=tmp_path)
         assert [np.sign(v) for v in judge(pairs)] == [np.sign(len(p.a["text"]) - len(p.b["text"])) for p in pairs]
     assert made == [("http://x/v1", "big")]
     assert {p.name for p in tmp_path.iterdir()} >= {"self.jsonl", "server.jsonl"}
