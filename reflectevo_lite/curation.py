@@ -2,7 +2,7 @@
 
     D+      reflections whose second turn is correct
     D±      pairs on one failed attempt: the chosen one led to a correct second turn, the rejected one did not
-    D^pref  pairs that both led to a correct second turn; a judge says which is preferred
+    D^pref  pairs that both led to a correct second turn; a judge (`judges`) says which is preferred
 
 A curated row carries its problem and turn 1 whole. The reflection is trained on from the generic prompt, the one used
 at test time; the instruction under which it was sampled stays in the row (`reflect_prompt="sent"` trains on that).
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from . import prompts, store
-from .engines import TransformersEngine
+from .judges import Judge, Pair, gold_answer
 from .rows import Attempt, PreferenceRow, Problem, Reflection, RewardRow, Rollout, SFTRow
 
 SFTKind = Literal["reflector", "corrector", "one_stage"]
@@ -41,9 +41,6 @@ class PairRow(TypedDict):
     chosen: Reflection
     rejected: Reflection
     margin: float | None
-
-
-Judge = Callable[[Sequence[tuple[Rollout, Reflection]]], list[float]]
 
 
 def write_curated(
@@ -108,7 +105,7 @@ def iter_d_pm(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 4, seed: 
 
 
 def d_pref(rollouts: Iterable[Rollout], judge: Judge, *, pairs_per_problem: int = 2, seed: int = 0) -> list[PairRow]:
-    """Pairs that both led to a correct second turn; `judge` scores reflections, the higher one is chosen, ties are dropped."""
+    """Pairs that both led to a correct second turn; the one that `judge` prefers is chosen, ties are dropped."""
     return list(iter_d_pref(rollouts, judge, pairs_per_problem=pairs_per_problem, seed=seed))
 
 
@@ -116,48 +113,41 @@ def iter_d_pref(
     rollouts: Iterable[Rollout], judge: Judge, *, pairs_per_problem: int = 2, seed: int = 0, judge_batch: int = 256
 ) -> Iterator[PairRow]:
     """`d_pref`, one row at a time; the judge gets `judge_batch` pairs at a time."""
-    candidates = _both_helped(rollouts, pairs_per_problem, random.Random(f"d_pref/{seed}"))
+    candidates = both_helped(rollouts, pairs_per_problem=pairs_per_problem, seed=seed)
     while batch := list(itertools.islice(candidates, judge_batch)):
-        scores = judge([(r, reflection) for r, a, b in batch for reflection in (a, b)])
-        for (r, a, b), score_a, score_b in zip(batch, scores[::2], scores[1::2], strict=True):
-            if score_a != score_b:
-                yield _pair(r, *((a, b) if score_a > score_b else (b, a)), abs(score_a - score_b))
+        for p, preference in zip(batch, judge(batch), strict=True):
+            if preference:
+                yield _pair(p.rollout, *((p.a, p.b) if preference > 0 else (p.b, p.a)), abs(preference))
 
 
-def _both_helped(
-    rollouts: Iterable[Rollout], most: int, rng: random.Random
-) -> Iterator[tuple[Rollout, Reflection, Reflection]]:
+def both_helped(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 2, seed: int = 0) -> Iterator[Pair]:
+    """Pairs of reflections that both led to a correct second turn: what a judge is asked about for D^pref."""
+    rng = random.Random(f"d_pref/{seed}")
     for r in rollouts:
         pairs = list(itertools.combinations(_distinct(r, correct=True), 2))
         rng.shuffle(pairs)
-        yield from ((r, a, b) for a, b in pairs[:most])
+        yield from (Pair(r, a, b) for a, b in pairs[:pairs_per_problem])
 
 
-def gain_judge(engine: TransformersEngine) -> Judge:
-    """Score a reflection by its *gain*: log p(gold answer | q, attempt, r) − log p(gold answer | q, attempt), in nats.
+def top_gain(rows: Sequence[PlusRow], gains: Sequence[float], share: float = 0.5) -> list[PlusRow]:
+    """The `share` of rows with the largest gain (`judges.gain`), in their order: gain as a filter.
 
-    Needs no sampling and no other model. The gold answer is scored right after a prompt that asks for the bare answer.
+    At least one row where there is any; of equal gains the earlier one. Raises ValueError for a share outside (0, 1].
     """
-
-    def judge(items: Sequence[tuple[Rollout, Reflection]]) -> list[float]:
-        def score(with_reflection: bool) -> list[float]:
-            conversations = [
-                prompts.answer_only_prompt(
-                    r["problem"], r["turn1"]["completion"], reflection["text"] if with_reflection else None
-                )
-                for r, reflection in items
-            ]
-            return engine.score(conversations, [f"Answer: {gold_answer(r['problem'])}" for r, _ in items])
-
-        return [a - b for a, b in zip(score(True), score(False), strict=True)]
-
-    return judge
+    best = sorted(range(len(rows)), key=lambda i: (-gains[i], i))[: _size(rows, share)]
+    return [rows[i] for i in sorted(best)]
 
 
-def gold_answer(problem: Problem) -> str:
-    """The gold answer as a model would state it (the first where several are accepted)."""
-    answer = problem["answer"]
-    return answer if isinstance(answer, str) else answer[0]
+def random_share(rows: Sequence[PlusRow], share: float = 0.5, seed: int = 0) -> list[PlusRow]:
+    """The control to `top_gain`: as many rows, drawn at random, in their order."""
+    drawn = random.Random(f"random_share/{seed}").sample(range(len(rows)), _size(rows, share))
+    return [rows[i] for i in sorted(drawn)]
+
+
+def _size(rows: Sequence[PlusRow], share: float) -> int:
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie above 0 and at most at 1, not at {share}")
+    return min(len(rows), max(1, int(share * len(rows))))
 
 
 # -- What TRL trains on --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the wa
     "02_reflection_generation": [
         "rollouts",
         "curated",
+        "judges",
         "evals/turn1.*",
         "evals/prompted.*",
         "evals/one_stage_prompted.*",
@@ -41,9 +42,9 @@ PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the wa
     ],
     "05_iteration": [
         "rounds",
-        *(f"adapters/{name}_*" for name in ("round", "task")),
-        *(f"evals/{name}" for name in ("round_*", "*.resample*", "transfer", "swap")),
-        *(f"figures/{name}.png" for name in ("rounds", "turns", "collapse", "transfer", "swap")),
+        *(f"adapters/{name}_*" for name in ("round", "task", "gain")),
+        *(f"evals/{name}" for name in ("round_*", "gain_*", "*.resample*", "transfer", "swap")),
+        *(f"figures/{name}.png" for name in ("rounds", "turns", "collapse", "transfer", "swap", "gain")),
     ],
     "06_analysis": [
         "metrics.json",

@@ -350,3 +350,17 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, loc="left")
+
+
+def gain(curve: pd.DataFrame, title: str = "Does the gain foretell whether a reflection helps?") -> Figure:
+    """Share of reflections that helped against their gain, from `calibration.reliability`, with 95 % intervals."""
+    figure, axes = _figure(7, 3.8)
+    share, n = 100 * curve["corrected"], int(curve["n"].sum())
+    spread = [100 * (curve["corrected"] - curve["low"]).clip(lower=0), 100 * (curve["high"] - curve["corrected"])]
+    axes.errorbar(curve["gain"], share, yerr=spread, color=BLUE, marker="o", capsize=4, lw=1.4)
+    overall = (share * curve["n"]).sum() / max(1, n)
+    axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all reflections, {overall:.1f} %")
+    axes.set_ylim(0, 100)
+    axes.legend(fontsize=8, loc="upper left")
+    _label(axes, f"gain (nats), median of its quantile bin; n = {n:,}", "led to a right second answer (%)", title)
+    return figure

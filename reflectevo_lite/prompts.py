@@ -165,3 +165,31 @@ def _after(problem: Problem, attempt: str, asked: str) -> list[Message]:
 
 def _user(content: str) -> Message:
     return {"role": "user", "content": content}
+
+
+# -- The judge of D^pref ---------------------------------------------------------------------------------------------------
+JUDGE_HEAD = "A student answered the question below, and the answer was wrong. Two reflections on that answer follow."
+JUDGE_ASK = (
+    "Which reflection would help the student more to answer the question rightly? The better one names the mistake that "
+    "was truly made, explains its cause soundly, and gives a plan that can be acted upon. Neither length, nor style, nor "
+    "the order in which the two stand here should count."
+)
+JUDGE_LETTER = "Reply with one letter: A or B."
+JUDGE_REASONED = "Compare them in a few sentences. End with a line that says 'Verdict: ' and A, B or tie."
+
+
+def judge_prompt(problem: Problem, attempt: str, a: str, b: str, *, letter_only: bool = False) -> list[Message]:
+    """Ask which of two reflections on a failed attempt is the better one.
+
+    One user message: question, attempt, reflections `a` and `b` in this order. It holds neither the gold answer nor what
+    the reflections led to. `letter_only` asks for the bare verdict, otherwise for a short comparison that ends with it.
+    """
+    parts = [
+        JUDGE_HEAD,
+        f"[Question]\n{question_text(problem)}",
+        f"[Wrong answer]\n{attempt}",
+        f"[Reflection A]\n{a}",
+        f"[Reflection B]\n{b}",
+        f"{JUDGE_ASK} {JUDGE_LETTER if letter_only else JUDGE_REASONED}",
+    ]
+    return [_user("\n\n".join(parts))]

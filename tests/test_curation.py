@@ -14,8 +14,8 @@ def rows(scripted, tmp_path):
     return list(rollouts.generate_rollouts(engine, problems, out, k=6, temperature=1.0, chunk_size=20, progress=False))
 
 
-def longest_first(items):
-    return [float(len(reflection["text"])) for _, reflection in items]
+def longest_first(pairs):
+    return [float(len(p.a["text"]) - len(p.b["text"])) for p in pairs]
 
 
 def test_d_plus_holds_what_helped_once_each(rows):
@@ -45,7 +45,9 @@ def test_d_pref_follows_the_judge_and_drops_ties(rows):
     pairs = curation.d_pref(rows, longest_first)
     assert pairs and all(len(p["chosen"]["text"]) > len(p["rejected"]["text"]) and p["margin"] > 0 for p in pairs)
     assert all(p["rejected"]["turn2"]["correct"] for p in pairs)
-    assert curation.d_pref(rows, lambda items: [0.0] * len(items)) == []
+    flipped = curation.d_pref(rows, lambda pairs: [-v for v in longest_first(pairs)])
+    assert [(p["chosen"], p["rejected"]) for p in flipped] == [(p["rejected"], p["chosen"]) for p in pairs]
+    assert curation.d_pref(rows, lambda pairs: [0.0] * len(pairs)) == []
 
 
 def test_unfiltered_has_the_asked_size_and_both_outcomes(rows):
@@ -86,18 +88,16 @@ def test_qa_rows_state_the_gold_answer(rows):
     assert len(row["prompt"]) == 1 and row["completion"][0]["content"].startswith("Answer: ")
 
 
-def test_gain_is_how_much_likelier_the_reflection_makes_the_gold_answer(engine, rows):
-    from reflectevo_lite import prompts
-
-    items = [(r, x) for r in rows for x in r["reflections"]][:20]
-    scores = curation.gain_judge(engine)(items)
-    for (row, reflection), score in list(zip(items, scores, strict=True))[::5]:
-        said = [f"Answer: {row['problem']['answer']}"]
-        attempt = row["turn1"]["completion"]
-        plain = engine.score([prompts.answer_only_prompt(row["problem"], attempt, None)], said)[0]
-        helped = engine.score([prompts.answer_only_prompt(row["problem"], attempt, reflection["text"])], said)[0]
-        assert score == pytest.approx(helped - plain, abs=1e-3)
-    assert len({round(s, 3) for s in scores}) > 5
+def test_top_gain_keeps_the_best_half_and_its_control_as_many(rows):
+    everything = curation.unfiltered(rows, 41)
+    gains = [float(len(r["reflection"]["text"])) + i / 1000 for i, r in enumerate(everything)]
+    top = curation.top_gain(everything, gains)
+    kept = [gains[everything.index(r)] for r in top]
+    assert len(top) == 20 and min(kept) >= sorted(gains)[-20] and kept != sorted(kept, reverse=True)
+    drawn = curation.random_share(everything, seed=1)
+    assert len(drawn) == 20 and drawn == curation.random_share(everything, seed=1)
+    assert drawn != curation.random_share(everything, seed=2) and drawn != top
+    assert [everything.index(r) for r in drawn] == sorted(everything.index(r) for r in drawn)
 
 
 def test_written_sets_are_those_of_the_functions_whatever_the_judges_batch(rows, tmp_path):
@@ -118,7 +118,7 @@ def test_written_sets_are_those_of_the_functions_whatever_the_judges_batch(rows,
     }
     for name, found in want.items():
         assert found and counts[name] == len(found) and store.read_jsonl(tmp_path / f"curated/{name}.jsonl") == found
-    assert max(asked) == 6 and len(asked) > 1
+    assert max(asked) == 3 and len(asked) > 1
 
 
 def test_unfiltered_draws_each_reflection_alike(rows):
@@ -131,3 +131,12 @@ def test_unfiltered_draws_each_reflection_alike(rows):
 
 def rows_with(rows):
     return [r for r in rows if r["reflections"]]
+
+
+def test_a_share_of_next_to_nothing_and_a_senseless_share(rows):
+    one = curation.unfiltered(rows, 1)
+    assert curation.top_gain(one, [0.0], 0.1) == one == curation.random_share(one, 0.1)
+    assert curation.top_gain([], []) == curation.random_share([]) == []
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="share"):
+            curation.top_gain(one, [0.0], share)
