@@ -13,7 +13,7 @@ import ipywidgets as w
 from IPython.display import HTML, display
 
 from . import errors, transcripts
-from .explorer import NOTHING, Explorer
+from .explorer import NOTHING, Explorer, setting_name
 
 PAGE = 250  # rows in the list at a time
 TABLE = 2000  # rows in the table at most
@@ -24,19 +24,25 @@ STYLE = (
 .rl-explorer{padding:10px;border:1px solid #dcdad4;border-radius:10px;background:#faf9f6;color:#1c1c1a;outline-offset:2px}
 .rl-explorer .widget-label,.rl-explorer .widget-inline-hbox .widget-label,.rl-explorer .jupyter-widgets{color:#1c1c1a}
 .rl-explorer .rl-list select{font:12px/1.55 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;background:#fff;color:#1c1c1a;
- border:1px solid #dcdad4;border-radius:8px;padding:4px}
-.rl-explorer .rl-filter label{font-size:11.5px;color:#6b6962}
+ border:1px solid #dcdad4;border-radius:8px;padding:4px;height:100%}
+.rl-explorer .rl-filter{margin:0 8px 2px 0}.rl-explorer .rl-filter .widget-label{font-size:11.5px;color:#6b6962;height:18px;line-height:18px;margin:0 0 0 3px}
+.rl-explorer .rl-body{gap:12px}
 .rl-explorer .rl-count{font-size:13px;color:#55534d}.rl-explorer .rl-status{font-size:12px;color:#02735a}
 .rl-explorer .rl-status.bad{color:#a83e00}.rl-explorer kbd{border:1px solid #cfccc3;border-radius:4px;padding:0 5px;background:#fff;font-size:11px}
 .rl-explorer button.jupyter-button{border-radius:6px}
 """
 )
-KEYS = """<script>(() => { for (const root of document.querySelectorAll('.rl-explorer:not([data-keys])')) {
-  root.dataset.keys = '1'; root.dataset.lmSuppressShortcuts = 'true'; root.tabIndex = 0;
-  root.addEventListener('keydown', event => {
-    const inField = /^(INPUT|TEXTAREA)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey;
-    const name = inField ? null : {n: '.rl-next', ArrowRight: '.rl-next', p: '.rl-previous', ArrowLeft: '.rl-previous'}[event.key];
-    if (name) { event.preventDefault(); event.stopPropagation(); root.querySelector(name)?.click(); } }); } })()</script>"""
+KEYS = """<script>(() => {
+  const bind = () => { for (const root of document.querySelectorAll('.rl-explorer:not([data-keys])')) {
+    root.dataset.keys = '1'; root.dataset.lmSuppressShortcuts = 'true'; root.tabIndex = 0;  // JupyterLab leaves its keys alone here
+    root.addEventListener('keydown', event => {
+      const target = event.target, list = target.closest('.rl-list');
+      if (event.ctrlKey || event.metaKey || event.altKey || target.matches('input, textarea, select') && !list) return;
+      const on = ['n', 'ArrowRight', ...(list ? ['ArrowDown'] : [])], back = ['p', 'ArrowLeft', ...(list ? ['ArrowUp'] : [])];
+      const name = on.includes(event.key) ? '.rl-next' : back.includes(event.key) ? '.rl-previous' : null;
+      if (name) { event.preventDefault(); event.stopPropagation(); root.querySelector(name)?.click(); } }); } };
+  for (const ms of [0, 300, 1000, 3000, 8000]) setTimeout(bind, ms);  // the widget is drawn after this runs
+})()</script>"""
 
 
 def show(explorer: Explorer) -> Explorer:
@@ -45,14 +51,7 @@ def show(explorer: Explorer) -> Explorer:
 
     itables.init_notebook_mode(all_interactive=False, connected=False)  # the library is put into the page: no CDN
     display(View(explorer).root)
-    # the widget is drawn after this output: look for it a few times
-    display(
-        HTML(
-            KEYS.replace("(() => {", "const bind = () => {", 1).replace(
-                "})()", "}; for (const ms of [0, 300, 1000, 3000, 8000]) setTimeout(bind, ms)", 1
-            )
-        )
-    )
+    display(HTML(KEYS))
     return explorer
 
 
@@ -65,14 +64,26 @@ class View:
         self._make_filters()
         self._make_reader()
         self._make_annotation()
-        left = w.VBox(
-            [self.list, w.HBox([self.back, self.forth, self.hint])], layout=w.Layout(width="24rem", flex="0 0 auto")
-        )
-        right = w.VBox([self.pane, self.annotation], layout=w.Layout(flex="1 1 30rem", min_width="20rem"))
-        body = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", align_items="stretch", gap="10px"))
+        move = w.HBox([self.back, self.forth, self.hint])
+        left = w.VBox([self.list, move, self.annotation], layout=w.Layout(width="20rem", flex="0 0 auto"))
+        right = w.VBox([self.pane], layout=w.Layout(flex="1 1 30rem", min_width="20rem"))
+        body = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
+        body.add_class("rl-body")
         self.root = w.VBox([w.HTML(f"<style>{STYLE}</style>"), self.filters, self.count, body, self.table])
         self.root.add_class("rl-explorer")
+        self._start_somewhere_telling()
         self._refilter()
+
+    def _start_somewhere_telling(self) -> None:
+        """Begin with what a trained Reflector fixed, beside the prompted one, where the run has both."""
+        settings = self.explorer.options("setting")
+        trained = next((s for s in settings if s.endswith(".oracle") and "prompted" not in s), None)
+        with self._filling():
+            if "prompted.oracle" in settings and trained:
+                best = "reflector_only.oracle" if "reflector_only.oracle" in settings else trained
+                self.fields["setting"].value, self.other.value = best, "prompted.oracle"
+                if "fixed" in self.explorer.options("outcome"):
+                    self.fields["outcome"].value = "fixed"
 
     # -- the parts -----------------------------------------------------------------------------------------------------
     def _make_filters(self) -> None:
@@ -84,7 +95,7 @@ class View:
             "class": "mistake",
         }
         self.fields = {column: self._dropdown(label, self._choices(column)) for column, label in names.items()}
-        settings = [(name, name) for name in self.explorer.options("setting")]
+        settings = [(setting_name(name), name) for name in self.explorer.options("setting")]
         self.other = self._dropdown("compare with", [("nothing", None), *settings])
         gains = self.explorer.frame["gain"].dropna()
         low, high = (float(gains.min()), float(gains.max())) if len(gains) else (0.0, 0.0)
@@ -105,25 +116,23 @@ class View:
         labelled += [w.VBox([w.Label("gain (nats)"), self.gain])] * bool(len(gains))
         for box in labelled:
             box.add_class("rl-filter")
-        self.filters = w.HBox(labelled, layout=w.Layout(flex_flow="row wrap", gap="4px 10px"))
+        self.filters = w.HBox(labelled, layout=w.Layout(flex_flow="row wrap"))
         self.count = w.HTML()
 
     def _choices(self, column: str) -> list[tuple[str, str]]:
-        return [
-            (ANY, ANY),
-            *((f"{name} ({n:,})", name) for name, n in self.explorer.options(column).items() if name != NOTHING),
-        ]
+        named = setting_name if column == "setting" else str
+        found = self.explorer.options(column).items()
+        return [(ANY, ANY), *((f"{named(name)} ({n:,})", name) for name, n in found if name != NOTHING)]
 
     @staticmethod
     def _dropdown(label: str, options: list) -> w.Dropdown:
-        box = w.Dropdown(
-            options=options, layout=w.Layout(width="13.5rem" if "set" in label or "comp" in label else "10.5rem")
-        )
+        wide = label in ("setting", "compare with")
+        box = w.Dropdown(options=options, layout=w.Layout(width="14rem" if wide else "9.5rem"))
         box.rl_label = label
         return box
 
     def _make_reader(self) -> None:
-        self.list = w.Select(options=[], rows=22, layout=w.Layout(width="100%", height="31rem"))
+        self.list = w.Select(options=[], rows=20, layout=w.Layout(width="100%", height="25rem"))
         self.list.add_class("rl-list")
         self.list.observe(self._on_select, "index")
         self.back = self._button("previous", "arrow-left", "rl-previous", self._on_previous)
@@ -143,19 +152,20 @@ class View:
 
     def _make_annotation(self) -> None:
         choices = [("not labelled by you", None), *((name, name) for name in errors.CLASSES)]
-        self.label = w.Dropdown(options=choices, layout=w.Layout(width="13rem"))
+        self.label = w.Dropdown(options=choices, layout=w.Layout(width="100%"))
         self.label.add_class("rl-label")
-        self.note = w.Text(
-            placeholder="a note, saved when you leave the field",
+        self.note = w.Textarea(
+            placeholder="A note; saved when you leave the field",
             continuous_update=False,
-            layout=w.Layout(flex="1 1 14rem"),
+            rows=3,
+            layout=w.Layout(width="100%"),
         )
         self.note.add_class("rl-note")
         self.status = w.HTML()
         for box in (self.label, self.note):
             box.observe(self._on_annotate, "value")
-        parts = [w.Label("First mistake:"), self.label, self.note, self.status]
-        self.annotation = w.HBox(parts, layout=w.Layout(flex_flow="row wrap", align_items="center", gap="6px"))
+        title = w.HTML('<span class="rl-count">Your label of the first mistake</span>')
+        self.annotation = w.VBox([title, self.label, self.note, self.status], layout=w.Layout(margin="8px 0 0 0"))
 
     # -- events --------------------------------------------------------------------------------------------------------
     def _on_filter(self, _: Any) -> None:
@@ -171,7 +181,8 @@ class View:
 
     def _on_other(self, change: dict[str, Any]) -> None:
         self.explorer.compare(change["new"])
-        self._draw()
+        if not self._busy:
+            self._draw()
 
     def _on_select(self, change: dict[str, Any]) -> None:
         if not self._busy and change["new"] is not None:
@@ -223,7 +234,7 @@ class View:
         self._start = place // PAGE * PAGE
         part = self.explorer.frame.iloc[self.explorer.shown[self._start : self._start + PAGE]]
         lines = [
-            f"{transcripts.SIGNS[o]} {id:<22.22} {c if c != NOTHING else '':<12.12} {n if n not in (NOTHING, 'generic') else '':<6}".rstrip()
+            f"{transcripts.SIGNS[o]} {id:<20.20} {c if c != NOTHING else '':<12.12} {n if n not in (NOTHING, 'generic') else '':<6}".rstrip()
             for o, id, c, n in zip(part["outcome"], part["id"], part["class"], part["instruction"], strict=True)
         ]
         with self._filling():

@@ -318,8 +318,15 @@ class Explorer:
         if item["gain"] == item["gain"]:
             chips.append(transcripts.chip(f"gain {item['gain']:+.2f} nats"))
         if self.other and not other:
-            chips.append(transcripts.chip(f"not asked under {self.other}"))
-        return transcripts.page(item, [other] if other else [], chips=chips)
+            chips.append(transcripts.chip(f"not asked under {setting_name(self.other)}"))
+        named = [each | {"name": setting_name(each["setting"])} for each in (item, other) if each]
+        return transcripts.page(named[0], named[1:], chips=chips)
+
+
+def setting_name(setting: str) -> str:
+    """A setting of the frame in words: "reflector_only.oracle" → "reflector SFT (D+)"; oracle mode goes without saying."""
+    name, mode, control = [*setting.split("."), None, None][:3]
+    return analysis.label(name, control) + (f", {mode}" if mode not in (None, "oracle") else "")
 
 
 def _rank(name: str) -> tuple:

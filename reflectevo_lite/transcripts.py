@@ -29,7 +29,8 @@ STYLE = """
 .rl-page header b{font-size:15px;margin-right:4px}
 .rl-chip{border:1px solid var(--rl-line);border-radius:99px;padding:0 9px;font-size:12px;line-height:20px;color:#55534d;background:#faf9f6}
 .rl-chip.good{color:var(--rl-good);border-color:currentColor;font-weight:600}.rl-chip.bad{color:var(--rl-bad);border-color:currentColor;font-weight:600}
-.rl-grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:12px 16px;margin-top:12px}
+.rl-grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:12px 16px;margin-top:12px}
+.rl-page h3{margin:0 0 7px;padding-bottom:4px;border-bottom:2px solid var(--rl-line);font-size:14px;font-weight:600}
 .rl-part h4{margin:0 0 4px;font-size:11.5px;letter-spacing:.06em;text-transform:uppercase;color:#6b6962;font-weight:600}
 .rl-part h4 span{letter-spacing:0;text-transform:none;font-weight:400}
 .rl-part h4 .good{color:var(--rl-good)}.rl-part h4 .bad{color:var(--rl-bad)}
@@ -88,7 +89,7 @@ def outcome_of(first: bool, second: bool) -> str:
 def page(item: dict[str, Any], others: Sequence[dict[str, Any]] = (), *, chips: Sequence[str] = ()) -> str:
     """One question as an HTML page: question, first attempt, and for each setting its reflection and second attempt.
 
-    `item` and `others` hold id, setting, outcome, problem (or None), question, turn1, reflection and turn2 (None where
+    `item` and `others` hold id, name (of the setting), outcome, problem (or None), question, turn1, reflection and turn2 (None where
     there was none); `others` are the same question under other settings. Differences are marked between the first
     attempt and each second one; the marks in the first attempt belong to `item`.
     """
@@ -117,11 +118,12 @@ def outcome_chip(outcome: str) -> str:
 
 def _column(item: dict[str, Any], named: bool) -> str:
     reflection = '<span class="none">none</span>' if not item["reflection"] else escape(item["reflection"])
-    kept = '<span class="none">The first attempt was kept: no second turn.</span>'
+    why = "The first attempt was kept: no second turn." if OUTCOMES[item["outcome"]][0] else "Its text was not kept."
+    kept = f'<span class="none">{why}</span>'
     second = diff_html(item["turn1"], item["turn2"])[1] if item["turn2"] else kept
-    title = f"{item['setting']} · " if named else ""
+    title = f"<h3>{escape(item['name'])}</h3>" if named else ""
     return (
-        f"<div>{_part(f'{title}reflection', reflection, 'reflection', _blame(item))}"
+        f"<div>{title}{_part('Reflection', reflection, 'reflection', _blame(item))}"
         f"{_part('Second attempt', second, _kind(item, 1), _verdict(item))}</div>"
     )
 
