@@ -127,13 +127,12 @@ def reflection_style(frame: pd.DataFrame, top: int = 5) -> Figure:
     names = list(dict.fromkeys(frame["setting"]))
     figure, (left, middle, right) = _figure(11.5, 0.55 * len(names) + 2.1, 3)
     sns.boxplot(frame, y="setting", x="words", order=names, color=BLUE, showfliers=False, width=0.55, ax=left)
-    _label(left, "length (words)", "", "Length")
     distinct = [frame.loc[frame["setting"] == name, "text"] for name in names]
     n = np.array([len(texts) for texts in distinct])
+    left.set_yticks(range(len(names)), [f"{name}\n(n = {count:,})" for name, count in zip(names, n, strict=True)])
+    _label(left, "length (words)", "", "Length")
     share = np.array([texts.nunique() for texts in distinct]) / np.maximum(n, 1)
     middle.barh(range(len(names)), 100 * share, color=ORANGE, height=0.55)
-    for i, count in enumerate(n):
-        middle.annotate(f"n = {count:,}", (1, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
     middle.set(ylim=left.get_ylim(), xlim=(0, 100), yticks=range(len(names)))
     _label(middle, "distinct texts (%)", "", "Diversity")
     _verbs(right, frame, names, top)
@@ -160,37 +159,40 @@ def _verbs(axes: Axes, frame: pd.DataFrame, names: list[str], top: int) -> None:
 
 
 # -- what it costs, and what foretells it ----------------------------------------------------------------------------------
-def tokens_accuracy(results: pd.DataFrame, title: str = "What a point of accuracy costs") -> Figure:
+def tokens_accuracy(results: pd.DataFrame, title: str = "What accuracy costs") -> Figure:
     """Acc@t2 against tokens spent per question after turn 1; `results`: the table of `analysis.results`."""
-    figure, axes = _figure(8, 4.6)
+    figure, axes = _figure(8.5, max(4.2, 0.27 * len(results) + 1))
     first = results["Acc@t1"].iloc[0] if len(results) else 0
-    axes.axhline(first, color=GREY, ls="--", lw=1.2)
-    axes.annotate(
-        f"Acc@t1 {first:.1f}",
-        (0.995, first),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        fontsize=8,
-        color="#55534d",
-    )
-    for i, row in enumerate(results.sort_values("tokens per question").to_dict("records")):
-        control = "·" in row["setting"]
-        colour = GREY if control else BLUE
-        x, y = row["tokens per question"], row["Acc@t2"]
+    axes.axhline(first, color="black", ls="--", lw=1)
+    axes.annotate(f"Acc@t1 {first:.1f}", (0.01, first), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    rows = results.sort_values("Acc@t2").to_dict("records")
+    for row in rows:
+        x, y, control = row["tokens per question"], row["Acc@t2"], "·" in row["setting"]
         spread = [[max(0, y - row["Acc@t1"] - row["Δ low"])], [max(0, row["Δ high"] - y + row["Acc@t1"])]]
-        axes.errorbar(x, y, yerr=spread, fmt="s" if control else "o", color=colour, capsize=3, ms=6, lw=1.2)
-        axes.annotate(row["setting"], (x, y), xytext=(7, -3 + 9 * (i % 2)), textcoords="offset points", fontsize=8)
-    axes.margins(x=0.22)
+        style = {"fmt": "s", "color": GREY} if control else {"fmt": "o", "color": BLUE}
+        axes.errorbar(x, y, yerr=spread, capsize=3, ms=6, lw=1.2, **style)
     axes.set_xlim(left=0)
+    _labels_beside(axes, rows)
     n = int(results["n"].max()) if len(results) else 0
-    _label(
-        axes,
-        "tokens generated after turn 1 (per question)",
-        f"Acc@t2 (%), n = {n:,}, bars: 95 % interval of the gain",
-        title,
-    )
+    y_label = f"Acc@t2 (%), n = {n:,}, bars: 95 % interval of the gain"
+    _label(axes, "tokens generated after turn 1 (per question); grey squares: controls", y_label, title)
     return figure
+
+
+def _labels_beside(axes: Axes, rows: list[dict[str, Any]], gap: float = 0.052) -> None:
+    """Name each point at the right edge, no two labels closer than `gap` of the axes' height, with a thin leader."""
+    low, high = axes.get_ylim()
+    gap = min(gap, 1 / max(1, len(rows)))
+    place = 0.0
+    places = [place := max(place + gap, (row["Acc@t2"] - low) / (high - low)) for row in rows]
+    shift = max(0.0, places[-1] - 0.99) if places else 0.0
+    for i in range(len(places) - 1, -1, -1):  # too high at the top: press down from there
+        places[i] = min(places[i], (places[i + 1] - gap) if i + 1 < len(places) else 0.99) if shift else places[i]
+    for row, y in zip(rows, places, strict=True):
+        axes.annotate(
+            f"{row['setting']}  {row['Acc@t2']:.1f}", (row["tokens per question"], row["Acc@t2"]), xytext=(1.03, y), textcoords="axes fraction",
+            fontsize=8, va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4},
+        )  # fmt: skip
 
 
 def gain_outcome(frame: pd.DataFrame, bins: int = 8) -> Figure:
