@@ -65,11 +65,13 @@ class View:
         self._make_reader()
         self._make_annotation()
         move = w.HBox([self.back, self.forth, self.hint])
-        left = w.VBox([self.list, move, self.annotation], layout=w.Layout(width="20rem", flex="0 0 auto"))
+        left = w.VBox([self.list, move, self.annotation], layout=w.Layout(width="18.5rem", flex="0 0 auto"))
         right = w.VBox([self.pane], layout=w.Layout(flex="1 1 30rem", min_width="20rem"))
         body = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
         body.add_class("rl-body")
-        self.root = w.VBox([w.HTML(f"<style>{STYLE}</style>"), self.filters, self.count, body, self.table])
+        line = w.HBox([self.count, w.HBox([w.Label(self.other.rl_label), self.other])])
+        line.layout = w.Layout(flex_flow="row wrap", justify_content="space-between", align_items="center")
+        self.root = w.VBox([w.HTML(f"<style>{STYLE}</style>"), self.filters, line, body, self.table])
         self.root.add_class("rl-explorer")
         self._start_somewhere_telling()
         self._refilter()
@@ -112,11 +114,12 @@ class View:
         for box in boxes:
             box.observe(self._on_other if box is self.other else self._on_filter, "value")
         self.gain.observe(self._on_filter, "value")
-        labelled = [w.VBox([w.Label(box.rl_label), box]) for box in boxes]
+        labelled = [w.VBox([w.Label(box.rl_label), box]) for box in self.fields.values()]
         labelled += [w.VBox([w.Label("gain (nats)"), self.gain])] * bool(len(gains))
         for box in labelled:
             box.add_class("rl-filter")
         self.filters = w.HBox(labelled, layout=w.Layout(flex_flow="row wrap"))
+        self.other.add_class("rl-other")
         self.count = w.HTML()
 
     def _choices(self, column: str) -> list[tuple[str, str]]:
@@ -127,12 +130,12 @@ class View:
     @staticmethod
     def _dropdown(label: str, options: list) -> w.Dropdown:
         wide = label in ("setting", "compare with")
-        box = w.Dropdown(options=options, layout=w.Layout(width="14rem" if wide else "9.5rem"))
+        box = w.Dropdown(options=options, layout=w.Layout(width="14rem" if wide else "9rem"))
         box.rl_label = label
         return box
 
     def _make_reader(self) -> None:
-        self.list = w.Select(options=[], rows=20, layout=w.Layout(width="100%", height="25rem"))
+        self.list = w.Select(options=[], rows=20, layout=w.Layout(width="auto", height="25rem"))
         self.list.add_class("rl-list")
         self.list.observe(self._on_select, "index")
         self.back = self._button("previous", "arrow-left", "rl-previous", self._on_previous)
@@ -152,13 +155,13 @@ class View:
 
     def _make_annotation(self) -> None:
         choices = [("not labelled by you", None), *((name, name) for name in errors.CLASSES)]
-        self.label = w.Dropdown(options=choices, layout=w.Layout(width="100%"))
+        self.label = w.Dropdown(options=choices, layout=w.Layout(width="auto"))
         self.label.add_class("rl-label")
         self.note = w.Textarea(
             placeholder="A note; saved when you leave the field",
             continuous_update=False,
             rows=3,
-            layout=w.Layout(width="100%"),
+            layout=w.Layout(width="auto"),
         )
         self.note.add_class("rl-note")
         self.status = w.HTML()

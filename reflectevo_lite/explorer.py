@@ -307,7 +307,7 @@ class Explorer:
         chips = [
             transcripts.outcome_chip(item["outcome"]),
             transcripts.chip(item["task"]),
-            transcripts.chip(item["setting"]),
+            transcripts.chip(setting_name(item["setting"])),
         ]
         if item["instruction"] not in (NOTHING, "generic"):
             chips.append(

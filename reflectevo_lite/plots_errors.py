@@ -191,7 +191,7 @@ def _labels_beside(axes: Axes, rows: list[dict[str, Any]], gap: float = 0.052) -
     for row, y in zip(rows, places, strict=True):
         axes.annotate(
             f"{row['setting']}  {row['Acc@t2']:.1f}", (row["tokens per question"], row["Acc@t2"]), xytext=(1.03, y), textcoords="axes fraction",
-            fontsize=8, va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4},
+            fontsize=8, va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 

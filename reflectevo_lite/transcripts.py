@@ -29,7 +29,7 @@ STYLE = """
 .rl-page header b{font-size:15px;margin-right:4px}
 .rl-chip{border:1px solid var(--rl-line);border-radius:99px;padding:0 9px;font-size:12px;line-height:20px;color:#55534d;background:#faf9f6}
 .rl-chip.good{color:var(--rl-good);border-color:currentColor;font-weight:600}.rl-chip.bad{color:var(--rl-bad);border-color:currentColor;font-weight:600}
-.rl-grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:12px 16px;margin-top:12px}
+.rl-grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:12px 14px;margin-top:12px}
 .rl-page h3{margin:0 0 7px;padding-bottom:4px;border-bottom:2px solid var(--rl-line);font-size:14px;font-weight:600}
 .rl-part h4{margin:0 0 4px;font-size:11.5px;letter-spacing:.06em;text-transform:uppercase;color:#6b6962;font-weight:600}
 .rl-part h4 span{letter-spacing:0;text-transform:none;font-weight:400}

@@ -149,7 +149,7 @@ def test_the_explorer_filters_pages_compares_and_annotates(page, lab, tmp_path):
     root.locator(".rl-list select").press("ArrowDown")
     expect(count).to_contain_text("3 of 11")
 
-    fields.nth(5).select_option("prompted reflection")
+    root.locator(".rl-other select").select_option("prompted reflection")
     expect(pane.get_by_role("heading", name="prompted reflection")).to_be_visible()
     id = pane.locator("header b").inner_text()
     root.locator(".rl-label select").select_option("consistency")
