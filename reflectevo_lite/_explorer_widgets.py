@@ -140,7 +140,9 @@ class View:
         self.list.observe(self._on_select, "index")
         self.back = self._button("previous", "arrow-left", "rl-previous", self._on_previous)
         self.forth = self._button("next", "arrow-right", "rl-next", self._on_next)
-        self.hint = w.HTML('<span class="rl-count">&nbsp;keys <kbd>n</kbd> <kbd>p</kbd></span>')
+        self.hint = w.HTML(
+            '<span class="rl-count" style="white-space:nowrap">&nbsp;or <kbd>n</kbd> <kbd>p</kbd></span>'
+        )
         self.pane = w.HTML(layout=w.Layout(width="auto"))
         self.out = w.Output()
         self.table = w.Accordion([self.out], titles=("Table of what is shown",), selected_index=None)
@@ -148,7 +150,7 @@ class View:
 
     @staticmethod
     def _button(text: str, icon: str, css: str, action: Any) -> w.Button:
-        button = w.Button(description=text, icon=icon, layout=w.Layout(width="7rem"))
+        button = w.Button(description=text, icon=icon, layout=w.Layout(width="6.1rem"))
         button.add_class(css)
         button.on_click(lambda _: action())
         return button
@@ -167,7 +169,7 @@ class View:
         self.status = w.HTML()
         for box in (self.label, self.note):
             box.observe(self._on_annotate, "value")
-        title = w.HTML('<span class="rl-count">Your label of the first mistake</span>')
+        title = w.HTML('<span class="rl-count" style="white-space:nowrap">Your label of the first mistake</span>')
         self.annotation = w.VBox([title, self.label, self.note, self.status], layout=w.Layout(margin="8px 0 0 0"))
 
     # -- events --------------------------------------------------------------------------------------------------------

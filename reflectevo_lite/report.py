@@ -21,7 +21,7 @@ from . import analysis, pipeline, store, transcripts
 
 STYLE = """
 :root{--ink:#1c1c1a;--soft:#5d5b54;--line:#e2dfd7;--paper:#fbfaf7;--good:#02735a;--bad:#a83e00;--blue:#0173b2}
-*{box-sizing:border-box}body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;max-width:66rem;margin:0 auto;
+*{box-sizing:border-box}body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;max-width:72rem;margin:0 auto;
  padding:2.2rem 1.2rem 4rem;color:var(--ink);background:var(--paper)}
 h1{font-size:1.7rem;line-height:1.2;margin:0}h2{font-size:1.2rem;margin:2.6rem 0 .6rem;padding-top:.4rem;border-top:1px solid var(--line)}
 .sub{color:var(--soft);margin:.3rem 0 1rem}nav{font-size:.9rem;margin-bottom:1.2rem}nav a{color:var(--blue);margin-right:1rem;text-decoration:none}
@@ -30,7 +30,7 @@ h1{font-size:1.7rem;line-height:1.2;margin:0}h2{font-size:1.2rem;margin:2.6rem 0
 .tile span{color:var(--soft);font-size:.86rem}.summary li{margin:.25rem 0}
 .warn{background:#fdf4e3;border:1px solid #ecd3a0;border-radius:10px;padding:.6rem 1.1rem}.warn ul{margin:.3rem 0;padding-left:1.2rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;background:#fff;width:100%;border:1px solid var(--line)}
-td,th{padding:.34rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th{font-weight:600;color:var(--soft)}
+td,th{padding:.34rem .5rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th{font-weight:600;color:var(--soft)}
 td:first-child,th:first-child{text-align:left}tr.control td{color:var(--soft)}td small{color:var(--soft)}
 figure{margin:1.4rem 0;background:#fff;border:1px solid var(--line);border-radius:10px;padding:1rem;text-align:center}
 figure img{max-width:100%;height:auto}figcaption{color:var(--soft);font-size:.88rem;margin-top:.4rem}
@@ -87,12 +87,17 @@ def _page(title: str, body: str) -> str:
 def _head(run: store.Run, metrics: dict[str, Any], links: str) -> str:
     models = {p["model"] for p in run.params().values() if p.get("model")}
     what = f"A ReflectEvo run{' on the model ' + escape(', '.join(sorted(map(str, models)))) if models else ''}"
-    lines = "".join(f"<li>{escape(line)}</li>" for line in headline(metrics))
+    said = headline(metrics)
+    lines = "".join(f"<li>{escape(line)}</li>" for line in said if "·" not in line)
+    controls = "".join(f"<li>{escape(line)}</li>" for line in said if "·" in line)
+    folded = (
+        f'<details><summary>The controls</summary><ul class="summary">{controls}</ul></details>' if controls else ""
+    )
     found = warnings(run, metrics)
     box = f'<div class="warn"><b>Read with care</b><ul>{"".join(f"<li>{escape(w)}</li>" for w in found)}</ul></div>'
     return (
         f'<h1>{escape(run.directory.name)}</h1><p class="sub">{what}.</p><nav>{links}</nav>{_tiles(metrics)}'
-        f'<ul class="summary">{lines}</ul>{box if found else ""}'
+        f'<ul class="summary">{lines}</ul>{folded}{box if found else ""}'
     )
 
 
@@ -305,9 +310,9 @@ def _record(run: store.Run) -> str:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """A nested mapping as (dotted name, value) pairs."""
+    """A nested mapping as (name, value) pairs."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name} · {key}" if name else str(key))
+            yield from _flat(inner, f"{name}: {key}" if name else str(key))
     else:
         yield name, value

@@ -23,7 +23,8 @@ OUTCOMES = {  # outcome → (first answer right, second answer right)
 SIGNS = {"fixed": "✗→✓", "still wrong": "✗→✗", "broken": "✓→✗", "right": "✓→✓"}
 
 STYLE = """
-.rl-page{--rl-good:#02735a;--rl-bad:#a83e00;--rl-line:#dcdad4;background:#fff;color:#1c1c1a;border:1px solid var(--rl-line);border-radius:8px;
+.rl-page,.rl-chip{--rl-good:#02735a;--rl-bad:#a83e00;--rl-line:#dcdad4}
+.rl-page{background:#fff;color:#1c1c1a;border:1px solid var(--rl-line);border-radius:8px;
  padding:14px 18px 16px;font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;overflow-wrap:anywhere}
 .rl-page header{display:flex;flex-wrap:wrap;gap:6px 8px;align-items:center;margin-bottom:10px}
 .rl-page header b{font-size:15px;margin-right:4px}
@@ -97,7 +98,7 @@ def page(item: dict[str, Any], others: Sequence[dict[str, Any]] = (), *, chips: 
     gold = item["problem"]["answer"] if item["problem"] else None
     gold_text = "not kept in this run" if gold is None else " | ".join(gold) if isinstance(gold, list) else str(gold)
     columns = [
-        f"<div>{_part('First attempt', marked, _kind(item, 0), _places(item))}"
+        f"<div>{'<h3>untouched Generator</h3>' if others else ''}{_part('First attempt', marked, _kind(item, 0), _places(item))}"
         f"{_part('Gold answer', escape(gold_text), 'plain')}</div>"
     ]
     columns += [_column(each, bool(others)) for each in (item, *others)]

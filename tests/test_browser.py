@@ -16,7 +16,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
-from madeup import HOSTILE, make_run, read_lines
+from madeup import make_run, read_lines
+
+from reflectevo_lite import evaluation, plots, plots_errors, store
+from reflectevo_lite.explorer import Transcripts
+from reflectevo_lite.report import build_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
@@ -182,5 +186,44 @@ def test_hostile_texts_stay_texts_in_the_explorer(page, lab, tmp_path):
     page.wait_for_timeout(500)
     assert page.evaluate("window.pwned") is None
     assert root.locator("img, .rl-page script, .rl-page style").count() == 0
-    assert HOSTILE in root.locator(".rl-page").inner_text() or "onerror=" in root.locator(".rl-page").inner_text()
+    assert '<img src=x onerror="window.pwned=1">' in root.locator(".rl-page").inner_text()
     assert root.locator(".rl-page .rl-grid").is_visible()
+
+
+def test_notebook_06_runs_in_the_browser_with_its_explorer(page, lab, tmp_path):
+    run = make_run(tmp_path / "run")
+    notebook = nbformat.read(ROOT / "notebooks" / "06_analysis.ipynb", as_version=4)
+    parameters = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    parameters.source += f"\nrun_dir = {str(run.directory)!r}"
+    if not any("explore(" in c.source for c in notebook.cells):
+        notebook.cells.append(
+            nbformat.v4.new_code_cell("from reflectevo_lite.explorer import explore\nexplore(run_dir)")
+        )
+    nbformat.write(notebook, lab[0] / "06_analysis.ipynb")
+    open_and_run(page, lab[1], "06_analysis.ipynb")
+    _wait(run.path("report.html").exists, "notebook 06 did not reach its last cell", 120)
+    explorer = page.locator(".rl-explorer")
+    explorer.scroll_into_view_if_needed()
+    expect(explorer.locator(".rl-page header b")).to_be_visible()
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    shot(page, "notebook_06")
+
+
+def test_the_report_shows_all_figures_with_the_network_off(browser, tmp_path):
+    run = make_run(tmp_path / "run", hostile=True)
+    store.write_json(run.path("metrics.json"), evaluation.metrics(run.path("evals")))
+    shares = plots_errors.taxonomy_shares(Transcripts(run.directory).frame)
+    for name in ("accuracy", "taxonomy", "own"):
+        plots.save(plots_errors.taxonomy(shares), run.path("figures", f"{name}.png"))
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(build_report(run.directory).as_uri())
+    widths = page.eval_on_selector_all("figure img", "all => all.map(image => image.naturalWidth)")
+    assert len(widths) == 3 and min(widths) > 0
+    page.locator("details").nth(1).locator("summary").click()
+    expect(page.locator("details").nth(1).locator(".rl-page")).to_be_visible()
+    assert page.evaluate("window.pwned") is None and page.locator("img").count() == 3
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    shot(page, "report")
+    context.close()
