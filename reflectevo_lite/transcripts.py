@@ -50,16 +50,19 @@ STYLE = """
 def diff_html(first: str, second: str) -> tuple[str, str]:
     """Both texts escaped, with words that only the first has in <del> and those that only the second has in <ins>.
 
-    Lines are matched first and words within changed lines, so a long attempt costs little.
+    Lines are matched first, and words within lines that changed: line by line where as many came as went, so that a
+    changed step is compared with the same step.
     """
     a, b = first.splitlines(keepends=True), second.splitlines(keepends=True)
-    left, right = [], []
+    pairs: list[tuple[str, str]] = []
     for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        old, new = "".join(a[a1:a2]), "".join(b[b1:b2])
-        marked = (escape(old), escape(new)) if kind == "equal" else _words(old, new)
-        left.append(marked[0])
-        right.append(marked[1])
-    return "".join(left), "".join(right)
+        if kind == "equal":
+            pairs.append((escape("".join(a[a1:a2])), escape("".join(b[b1:b2]))))
+        elif a2 - a1 == b2 - b1:
+            pairs += [_words(old, new) for old, new in zip(a[a1:a2], b[b1:b2], strict=True)]
+        else:
+            pairs.append(_words("".join(a[a1:a2]), "".join(b[b1:b2])))
+    return "".join(left for left, _ in pairs), "".join(right for _, right in pairs)
 
 
 def _words(old: str, new: str, limit: int = 4_000_000) -> tuple[str, str]:

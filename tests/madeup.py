@@ -5,7 +5,7 @@ import random
 
 from conftest import ScriptedEngine
 
-from reflectevo_lite import evaluation, prompts, rollouts, store, synthetic, tiny
+from reflectevo_lite import curation, evaluation, prompts, rollouts, store, synthetic, tiny
 from reflectevo_lite.engines import Completion
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>&lt;b&gt;\'"` </pre></div><style>*{display:none}</style>'
@@ -28,7 +28,7 @@ class Teacher(ScriptedEngine):
         return self._one(conversation, seed)
 
 
-def make_run(directory, n=60, hostile=False):
+def make_run(directory, n=60, hostile=False, k=2):
     """A run directory with held-out questions under two settings and rollouts; with `hostile`, texts that attack."""
     test, train = synthetic.problems(n, "test", seed=1), synthetic.problems(n, "train", seed=1)
     engine, run = Teacher([*test, *train]), store.Run(directory)
@@ -39,10 +39,29 @@ def make_run(directory, n=60, hostile=False):
         for mode in ("oracle", "intrinsic"):
             evaluation.evaluate(engine, test, first, setting, run.path("evals"), mode=mode, max_new_tokens=96)
     rollouts.generate_rollouts(
-        engine, train, run.path("rollouts", "train.jsonl"), k=2, instructions=prompts.POOL, temperature=1.0, max_new_tokens=96, chunk_size=n, seed=0
+        engine, train, run.path("rollouts", "train.jsonl"), k=k, instructions=prompts.POOL, temperature=1.0, max_new_tokens=96, chunk_size=n, seed=0
     )  # fmt: skip
     if hostile:
         make_hostile(run)
+    return run
+
+
+def add_later_stages(run):
+    """What notebooks 02 to 06 add to `make_run`: curated sets, controls, a second round, metrics.json."""
+    test, train, rolled = (
+        run.read(*p) for p in (("data", "test.jsonl"), ("data", "train.jsonl"), ("rollouts", "train.jsonl"))
+    )
+    engine, first = Teacher([*test, *train]), run.read("evals", "turn1.jsonl")
+    for control in ("retry", "shuffled"):
+        for setting in (evaluation.Setting("prompted"), evaluation.Setting("reflector_only", reflector="x")):
+            evaluation.evaluate(engine, test, first, setting, run.path("evals"), control=control, max_new_tokens=96)
+    later = evaluation.Setting("round_2", reflector="y")
+    evaluation.evaluate(engine, test, first, later, run.path("evals"), turns=4, max_new_tokens=96)
+    plus = curation.d_plus(rolled)
+    store.write_jsonl(run.path("curated", "d_plus.jsonl"), plus)
+    store.write_jsonl(run.path("curated", "d_pm.jsonl"), curation.d_pm(rolled))
+    store.write_jsonl(run.path("rounds", "2", "rollouts.jsonl"), rolled)
+    store.write_json(run.path("metrics.json"), evaluation.metrics(run.path("evals")))
     return run
 
 

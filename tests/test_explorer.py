@@ -245,6 +245,14 @@ def test_differences_are_marked_and_nothing_else():
     assert right == "Step 1: 2 + 2 gives <ins>4</ins>\nAnswer: &lt;<ins>4</ins>&gt;"
 
 
+def test_a_changed_step_is_compared_with_the_same_step():
+    left, right = transcripts.diff_html(
+        "Step 1: a gives b\nStep 2: c gives d\n", "Step 1: x gives b\nStep 2: c gives y\n"
+    )
+    assert left == "Step 1: <del>a</del> gives b\nStep 2: c gives <del>d</del>\n"
+    assert right == "Step 1: <ins>x</ins> gives b\nStep 2: c gives <ins>y</ins>\n"
+
+
 def test_unlike_pages_are_compared_in_no_time():
     started = time.perf_counter()
     left, right = transcripts.diff_html("a " * 20_000, " ".join(f"w{i}" for i in range(20_000)))
