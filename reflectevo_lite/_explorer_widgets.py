@@ -47,9 +47,6 @@ KEYS = """<script>(() => {
 
 def show(explorer: Explorer) -> Explorer:
     """Display an explorer below the cell and return it."""
-    import itables
-
-    itables.init_notebook_mode(all_interactive=False, connected=False)  # the library is put into the page: no CDN
     display(View(explorer).root)
     display(HTML(KEYS))
     return explorer
@@ -60,6 +57,7 @@ class View:
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
+        self._has_library = False
         self._busy = False  # set while widgets are filled by code, so that filling them saves nothing
         self._make_filters()
         self._make_reader()
@@ -144,8 +142,10 @@ class View:
             '<span class="rl-count" style="white-space:nowrap">&nbsp;or <kbd>n</kbd> <kbd>p</kbd></span>'
         )
         self.pane = w.HTML(layout=w.Layout(width="auto"))
-        self.out = w.Output()
-        self.table = w.Accordion([self.out], titles=("Table of what is shown",), selected_index=None)
+        self.library, self.out = w.Output(), w.Output()
+        self.table = w.Accordion(
+            [w.VBox([self.library, self.out])], titles=("Table of what is shown",), selected_index=None
+        )
         self.table.observe(lambda change: self._draw_table(), "selected_index")
 
     @staticmethod
@@ -271,6 +271,10 @@ class View:
         part = self.explorer.frame.iloc[self.explorer.shown[:TABLE]][columns]
         if part["gain"].isna().all():
             part = part.drop(columns="gain")
+        if not self._has_library:  # put into the page once, when it is wanted: no CDN, nothing in a saved notebook
+            with self.library:
+                itables.init_notebook_mode(all_interactive=False, connected=False)
+            self._has_library = True
         self.out.clear_output(wait=True)
         with self.out:
             if len(self.explorer.shown) > TABLE:
