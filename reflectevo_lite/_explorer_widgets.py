@@ -12,7 +12,7 @@ from typing import Any
 import ipywidgets as w
 from IPython.display import HTML, display
 
-from . import errors, transcripts
+from . import errors, prompts, transcripts
 from .explorer import NOTHING, Explorer, setting_name
 
 PAGE = 250  # rows in the list at a time
@@ -121,7 +121,7 @@ class View:
         self.count = w.HTML()
 
     def _choices(self, column: str) -> list[tuple[str, str]]:
-        named = setting_name if column == "setting" else str
+        named = {"setting": setting_name, "instruction": _instruction_name}.get(column, str)
         found = self.explorer.options(column).items()
         return [(ANY, ANY), *((f"{named(name)} ({n:,})", name) for name, n in found if name != NOTHING)]
 
@@ -280,3 +280,7 @@ class View:
             if len(self.explorer.shown) > TABLE:
                 print(f"The first {TABLE:,} of {len(self.explorer.shown):,}; filter for others.")
             itables.show(part.round(2), connected=False, allow_html=False, maxBytes=0, showIndex=False, pageLength=10)
+
+
+def _instruction_name(name: str) -> str:
+    return name if name == "generic" else f"{name} {prompts.aspect(name)}"
