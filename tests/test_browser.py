@@ -26,6 +26,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 try:
     from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=60_000)  # a loaded machine is slow, not wrong
 except ImportError:
     sync_playwright = None
 pytestmark = pytest.mark.skipif(
@@ -89,7 +91,7 @@ def _get(url):
         return None
 
 
-def _wait(found, otherwise, seconds=60):
+def _wait(found, otherwise, seconds=120):
     end = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < end, otherwise
