@@ -7,6 +7,7 @@ label wins: a reader's, then a judge's, then a rule's.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -152,14 +153,13 @@ def append_label(path: str | Path, row: dict[str, Any]) -> dict[str, Any]:
     A last line that a killed writer left unfinished is closed first, so that it cannot swallow the new one.
     """
     row = row | {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        broken = size and os.pread(handle, 1, size - 1) != b"\n"
-        os.write(handle, b"\n" * bool(broken) + json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with open(path, "a+b", buffering=0) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(max(0, size - 1))
+        line = b"\n" * (handle.read(1) not in (b"", b"\n")) + json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        if handle.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(handle.fileno())
     return row
 
 
