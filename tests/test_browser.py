@@ -72,7 +72,7 @@ def lab(tmp_path_factory):
     _wait(lambda: _get(f"{address}/api/status?token=test"), f"JupyterLab did not start; see {home / 'log'}")
     yield home / "work", address
     server.terminate()
-    server.wait(20)
+    server.wait(120)
 
 
 def _free_port():
