@@ -23,7 +23,7 @@ STYLE = (
     + """
 .rl-explorer{padding:10px;border:1px solid #dcdad4;border-radius:10px;background:#faf9f6;color:#1c1c1a;outline-offset:2px}
 .rl-explorer .widget-label,.rl-explorer .widget-inline-hbox .widget-label,.rl-explorer .jupyter-widgets{color:#1c1c1a}
-.rl-explorer .rl-list select{font:12px/1.55 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;background:#fff;color:#1c1c1a;
+.rl-explorer .rl-list select{font:11.5px/1.6 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;background:#fff;color:#1c1c1a;
  border:1px solid #dcdad4;border-radius:8px;padding:4px;height:100%}
 .rl-explorer .rl-filter{margin:0 8px 2px 0}.rl-explorer .rl-filter .widget-label{font-size:11.5px;color:#6b6962;height:18px;line-height:18px;margin:0 0 0 3px}
 .rl-explorer .rl-body{gap:12px}
@@ -63,7 +63,7 @@ class View:
         self._make_reader()
         self._make_annotation()
         move = w.HBox([self.back, self.forth, self.hint])
-        left = w.VBox([self.list, move, self.annotation], layout=w.Layout(width="18.5rem", flex="0 0 auto"))
+        left = w.VBox([self.list, move, self.annotation], layout=w.Layout(width="20.5rem", flex="0 0 auto"))
         right = w.VBox([self.pane], layout=w.Layout(flex="1 1 30rem", min_width="20rem"))
         body = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
         body.add_class("rl-body")
@@ -96,7 +96,7 @@ class View:
         }
         self.fields = {column: self._dropdown(label, self._choices(column)) for column, label in names.items()}
         settings = [(setting_name(name), name) for name in self.explorer.options("setting")]
-        self.other = self._dropdown("compare with", [("nothing", None), *settings])
+        self.other = self._dropdown("compare with", [("nothing", ""), *settings])
         gains = self.explorer.frame["gain"].dropna()
         low, high = (float(gains.min()), float(gains.max())) if len(gains) else (0.0, 0.0)
         self.gain = w.FloatRangeSlider(
@@ -156,7 +156,7 @@ class View:
         return button
 
     def _make_annotation(self) -> None:
-        choices = [("not labelled by you", None), *((name, name) for name in errors.CLASSES)]
+        choices = [("not labelled by you", ""), *((name, name) for name in errors.CLASSES)]
         self.label = w.Dropdown(options=choices, layout=w.Layout(width="auto"))
         self.label.add_class("rl-label")
         self.note = w.Textarea(
@@ -185,7 +185,7 @@ class View:
         self._draw_table()
 
     def _on_other(self, change: dict[str, Any]) -> None:
-        self.explorer.compare(change["new"])
+        self.explorer.compare(change["new"] or None)
         if not self._busy:
             self._draw()
 
@@ -214,7 +214,7 @@ class View:
         if self._busy:
             return
         try:
-            row = self.explorer.annotate(self.label.value, self.note.value)
+            row = self.explorer.annotate(self.label.value or None, self.note.value)
         except (OSError, ValueError) as error:
             return self._say(f"not saved: {error}", "bad")
         self._say(f"saved {row['time'][11:19]}")
@@ -253,7 +253,7 @@ class View:
         self.pane.value = self.explorer.page()
         with self._filling():
             found = self.explorer.annotation()
-            self.label.value = found["class"] if found["class"] in errors.CLASSES else None
+            self.label.value = found["class"] if found["class"] in errors.CLASSES else ""
             self.note.value = found["note"]
             self.label.disabled = self.note.disabled = position < 0
         self._say("")

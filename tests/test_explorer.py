@@ -204,6 +204,25 @@ def test_a_note_goes_to_the_row_it_was_written_for_and_paging_saves_nothing(run_
     assert view.note.value == "look again" and view.list.index == 0
 
 
+def test_a_row_without_a_label_says_so_and_a_label_can_be_taken_back(run_dir):
+    view = view_of(run_dir)
+    assert view.label.label == "not labelled by you"
+    view.label.value = "facts"
+    view.forth.click()
+    assert view.label.label == "not labelled by you"
+    view.back.click()
+    assert view.label.label == "facts"
+    view.label.value = ""
+    assert [r["class"] for r in read_lines(run_dir / "annotations.jsonl")] == ["facts", None]
+
+
+def test_comparing_with_nothing_is_one_column(run_dir):
+    view = view_of(run_dir)
+    assert view.pane.value.count("Second attempt") == 2
+    view.other.value = ""
+    assert view.explorer.other is None and view.pane.value.count("Second attempt") == 1
+
+
 def test_a_directory_that_cannot_be_written_is_said_so_and_loses_no_view(run_dir, monkeypatch):
     view = view_of(run_dir)
 
