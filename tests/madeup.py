@@ -1,0 +1,82 @@
+"""A small made-up run in the real formats, written by the real stages over a scripted engine: no model is loaded."""
+
+import json
+import random
+
+from conftest import ScriptedEngine
+
+from reflectevo_lite import curation, evaluation, prompts, rollouts, store, synthetic, tiny
+from reflectevo_lite.engines import Completion
+
+HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>&lt;b&gt;\'"` </pre></div><style>*{display:none}</style>'
+
+
+class Teacher(ScriptedEngine):
+    """Blames at random as the base model; with an adapter it mostly names a true mistake."""
+
+    def generate(self, conversations, *, n=1, temperature=0.0, max_new_tokens=512, seed=0, adapter=None):
+        texts = (self._reply(c, f"{seed}/{adapter}", adapter) for c in conversations)
+        return [[Completion(text, len(text.split()), False)] for text in texts]
+
+    def _reply(self, conversation, seed, adapter):
+        task = self.by_question[conversation[0]["content"]]
+        asks = len(conversation) == 3 and prompts.RETRY not in conversation[2]["content"]
+        if adapter and asks and random.Random(f"{seed}/{conversation}").random() < 0.8:
+            attempt = task.parse(conversation[1]["content"])
+            if attempt and (found := task.errors(attempt)):
+                return tiny.reflection_text(task, attempt, found[0][0], found[0][1], "generic")
+        return self._one(conversation, seed)
+
+
+def make_run(directory, n=60, hostile=False, k=2):
+    """A run directory with held-out questions under two settings and rollouts; with `hostile`, texts that attack."""
+    test, train = synthetic.problems(n, "test", seed=1), synthetic.problems(n, "train", seed=1)
+    engine, run = Teacher([*test, *train]), store.Run(directory)
+    store.write_jsonl(run.path("data", "test.jsonl"), test)
+    store.write_jsonl(run.path("data", "train.jsonl"), train)
+    first = evaluation.first_turns(engine, test, run.path("evals", "turn1.jsonl"), max_new_tokens=96)
+    for setting in (evaluation.Setting("prompted"), evaluation.Setting("reflector_only", reflector="x")):
+        for mode in ("oracle", "intrinsic"):
+            evaluation.evaluate(engine, test, first, setting, run.path("evals"), mode=mode, max_new_tokens=96)
+    rollouts.generate_rollouts(
+        engine, train, run.path("rollouts", "train.jsonl"), k=k, instructions=prompts.POOL, temperature=1.0, max_new_tokens=96, chunk_size=n, seed=0
+    )  # fmt: skip
+    if hostile:
+        make_hostile(run)
+    return run
+
+
+def add_later_stages(run):
+    """What notebooks 02 to 06 add to `make_run`: curated sets, controls, a second round, metrics.json."""
+    test, train, rolled = (
+        run.read(*p) for p in (("data", "test.jsonl"), ("data", "train.jsonl"), ("rollouts", "train.jsonl"))
+    )
+    engine, first = Teacher([*test, *train]), run.read("evals", "turn1.jsonl")
+    for control in ("retry", "shuffled"):
+        for setting in (evaluation.Setting("prompted"), evaluation.Setting("reflector_only", reflector="x")):
+            evaluation.evaluate(engine, test, first, setting, run.path("evals"), control=control, max_new_tokens=96)
+    later = evaluation.Setting("round_2", reflector="y")
+    evaluation.evaluate(engine, test, first, later, run.path("evals"), turns=4, max_new_tokens=96)
+    plus = curation.d_plus(rolled)
+    store.write_jsonl(run.path("curated", "d_plus.jsonl"), plus)
+    store.write_jsonl(run.path("curated", "d_pm.jsonl"), curation.d_pm(rolled))
+    store.write_jsonl(run.path("rounds", "2", "rollouts.jsonl"), rolled)
+    store.write_json(run.path("metrics.json"), evaluation.metrics(run.path("evals")))
+    return run
+
+
+def make_hostile(run):
+    """Put markup and script into every text of every held-out question, and into an id."""
+    for path in (run.path("data", "test.jsonl"), *run.path("evals").glob("*.jsonl")):
+        rows = store.read_jsonl(path)
+        for row in rows:
+            for name in ("question", "answer", "completion", "turn1", "turn2", "reflection"):
+                if isinstance(row.get(name), str):
+                    row[name] += HOSTILE
+        if "id" in rows[0]:
+            rows[0]["id"] = HOSTILE
+        store.write_jsonl(path, rows)
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,138 @@
+"""The report: self-contained, escaped, honest about what is missing."""
+
+import json
+import re
+
+import pytest
+import yaml
+from madeup import make_run
+
+from reflectevo_lite import evaluation, plots, plots_errors, report, store
+from reflectevo_lite.explorer import Transcripts
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("made") / "a run & <b>", hostile=True)
+    store.write_json(run.path("metrics.json"), evaluation.metrics(run.path("evals")))
+    store.write_text(run.path("run.yaml"), yaml.safe_dump({"01_data": {"model": "<script>alert(1)</script>"}}))
+    shares = plots_errors.taxonomy_shares(Transcripts(run.directory).frame)
+    plots.save(plots_errors.taxonomy(shares), run.path("figures", "taxonomy.png"))
+    plots.save(plots_errors.taxonomy(shares), run.path("figures", "zz_own_figure.png"))
+    report.build_report(run.directory)
+    return run
+
+
+def test_it_loads_nothing_from_anywhere(run):
+    page = run.path("report.html").read_text()
+    assert not re.findall(r"<[^>]*(?:src|href|srcset|data)=[\"'](?!data:image/png|#)", page)
+    assert re.findall(r"<img [^>]*src=", page)
+    assert "@import" not in page and "url(" not in page and "<script" not in page
+
+
+def test_nothing_from_the_run_is_markup(run):
+    page = run.path("report.html").read_text()
+    assert "<script" not in page and "<img src=x" not in page and "<title>a run &amp; &lt;b&gt;" in page
+    assert page.count("<style>") == 1 and page.count("<div") == page.count("</div>")
+
+
+def test_every_figure_of_the_run_is_in_it_known_ones_first(run):
+    page = run.path("report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert page.index("by the paper&#x27;s classes</figcaption>") < page.index("Zz own figure</figcaption>")
+
+
+def test_thirty_transcripts_from_every_outcome_and_the_same_ones_again(run):
+    page = run.path("report.html").read_text()
+    assert page.count('<details><summary><span class="rl-chip') == 30
+    for outcome in ("✗→✓ fixed", "✗→✗ still wrong", "✓→✗ broken", "✓→✓ right"):
+        assert page.count(f">{outcome}</span> ") >= 5
+    report.build_report(run.directory)
+    assert run.path("report.html").read_text() == page
+    report.build_report(run.directory, seed=1)
+    assert run.path("report.html").read_text() != page
+    report.build_report(run.directory)
+
+
+def test_a_sample_takes_what_there_is(run):
+    frame = Transcripts(run.directory).frame
+    fixed = frame[frame["outcome"] == "fixed"]
+    assert report.sample(fixed, ["nowhere", "nowhere"], 30, 0) == []
+    picked = report.sample(frame, ["prompted.oracle", "prompted.intrinsic"], 10_000, 0)
+    assert len(set(picked)) == len(picked)
+
+
+def warned(run, **changes):
+    metrics = json.loads(run.path("metrics.json").read_text()) | changes
+    return " ".join(report.warnings(run, metrics))
+
+
+def test_few_questions_missing_stages_and_controls_are_warned_of(run):
+    said = warned(run)
+    assert "Only 60 held-out questions; differences below about" in said
+    assert "Not executed to the end in this run: 01_data" in said and "no plain-retry control" in said
+    assert "env.json is missing" in said
+
+
+def test_cut_completions_are_counted(run):
+    assert "were cut" not in warned(run)
+    rows = store.read_jsonl(run.path("evals", "turn1.jsonl"))
+    store.write_jsonl(run.path("evals", "turn1.jsonl"), [rows[0] | {"truncated": True}, *rows[1:]])
+    assert "1 of 60 completions (1.7 %) among the first answers were cut" in warned(run)
+    store.write_jsonl(run.path("evals", "turn1.jsonl"), rows)
+
+
+def test_no_setting_is_said_so(run):
+    assert "No setting was evaluated." in warned(run, rows=[], comparisons=[])
+
+
+def test_metrics_alone_make_a_report(run, tmp_path):
+    (tmp_path / "metrics.json").write_bytes(run.path("metrics.json").read_bytes())
+    page = report.build_report(tmp_path).read_text()
+    assert "Acc@t2" in page and "<h2>Transcripts" not in page
+
+
+def test_wilson_matches_scipy():
+    from scipy.stats import binomtest
+
+    for k, n in ((0, 9), (3, 9), (9, 9), (60, 1200)):
+        low, high = plots_errors.wilson([k], [n])
+        expected = binomtest(k, n).proportion_ci(method="wilson")
+        assert low[0] == pytest.approx(expected.low, abs=1e-9) and high[0] == pytest.approx(expected.high, abs=1e-9)
+    assert plots_errors.wilson([0], [0])[1][0] == 1
+
+
+def test_auc_is_the_share_of_ordered_pairs():
+    import pandas as pd
+
+    frame = pd.DataFrame({"gain": [1.0, 2.0, 2.0, 3.0], "corrected": [False, False, True, True]})
+    assert plots_errors.auc(frame) == pytest.approx(3.5 / 4)
+    assert plots_errors.auc(frame[frame["corrected"]]) != plots_errors.auc(frame[frame["corrected"]])  # NaN: no pairs
+
+
+@pytest.mark.parametrize(
+    "text", ["Step 2 is wrong. Plan: redo step 2 with care.", "Plan: Redo it", "I must redo and check"]
+)
+def test_the_first_verb_is_the_plans(text):
+    assert plots_errors.first_verb(text) == "redo"
+
+
+def test_every_figure_draws_from_little_and_from_nothing(run):
+    import numpy as np
+    import pandas as pd
+
+    from reflectevo_lite import analysis
+
+    transcripts = Transcripts(run.directory)
+    frame = plots_errors.reflections(transcripts, ["prompted.oracle", "rollouts"])
+    assert set(frame["setting"]) == {"prompted reflection", "rollouts"} and frame["words"].min() > 0
+    gains = pd.DataFrame({"gain": [0.1, np.nan, 0.3], "corrected": [True, False, False]})
+    results = analysis.results(json.loads(run.path("metrics.json").read_text()))
+    figures = [
+        plots_errors.reflection_style(frame),
+        plots_errors.gain_outcome(gains),
+        plots_errors.tokens_accuracy(results),
+        plots_errors.taxonomy(plots_errors.taxonomy_shares(transcripts.frame.iloc[:0])),
+    ]
+    for figure in figures:
+        assert all(axes.get_title(loc="left") and axes.get_xlabel() for axes in figure.axes)
