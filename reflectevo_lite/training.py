@@ -501,6 +501,9 @@ def _last_checkpoint(work: Path) -> str | None:
     while found:
         try:
             json.loads((found[-1] / "trainer_state.json").read_text())
+            # where a second adapter lies beside it, Trainer loads that one alone, and the policy would start afresh; the
+            # reference is made anew from `start`
+            shutil.rmtree(found[-1] / REFERENCE, ignore_errors=True)
             return str(found[-1])
         except (OSError, ValueError):
             shutil.rmtree(found.pop(), ignore_errors=True)
