@@ -27,6 +27,8 @@ NAMES = {  # settings in words, in the order of the paper's table
     "dpo_pref": "DPO (D^pref)",
     "sft_dpo": "reflector SFT, then DPO (D±)",
     "grpo": "GRPO (reward: turn 2 is right)",
+    "gain_top": "reflector SFT (half of D+ by gain)",
+    "gain_random": "reflector SFT (random half of D+)",
 }
 CONTROL_NAMES = {
     "retry": "plain retry",

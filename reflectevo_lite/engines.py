@@ -2,7 +2,7 @@
 
 `TransformersEngine` runs a loaded model: prompts are sorted by length and padded on the left into batches that share
 a token budget, so short prompts travel many at a time and long ones do not run out of memory. `server.ServerEngine`
-asks a server instead. `open_engine` gives either, by name.
+asks a server instead. `open_engine` gives either.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Engine(Protocol):
     """Anything that answers conversations."""
 
     name: str
+    backend: str  # how, in words
 
     def generate(
         self,
@@ -297,24 +298,20 @@ class TransformersEngine:
 def open_engine(
     model: str,
     *,
-    engine: str = "transformers",
     server_url: str | None = None,
     load_in_4bit: bool = False,
+    backend: str = "auto",
     batching: Batching = "auto",
     batch_tokens: int | None = None,
     concurrency: int = 32,
 ) -> Engine:
-    """The engine that a run's parameters name: "transformers" loads `model` here, "server" asks `server_url` for it.
+    """The engine that a run's parameters name: `model` loaded here, or, with `server_url`, asked of that server.
 
-    Raises ValueError for another name, or a server without its URL.
+    `load_in_4bit` and `backend` are `models.load`'s. Raises ValueError for a URL that is none.
     """
-    if engine == "transformers":
-        loaded = models.load(model, load_in_4bit=load_in_4bit)
-        return TransformersEngine(loaded, batching=batching, batch_tokens=batch_tokens)
-    if engine != "server":
-        raise ValueError(f"unknown engine {engine!r}; there are transformers and server")
-    if not server_url:
-        raise ValueError("engine: server needs server_url, such as http://localhost:8000/v1")
-    from .server import ServerEngine
+    if server_url:
+        from .server import ServerEngine
 
-    return ServerEngine(server_url, model, concurrency=concurrency)
+        return ServerEngine(server_url, model, concurrency=concurrency)
+    loaded = models.load(model, load_in_4bit=load_in_4bit, backend=backend)
+    return TransformersEngine(loaded, batching=batching, batch_tokens=batch_tokens)

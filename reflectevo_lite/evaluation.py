@@ -139,25 +139,11 @@ def evaluate_answers(
         part = slice(i * chunk_size, (i + 1) * chunk_size)
         asked = [prompts.answer_prompt(p) for p in problems[part]]
         found = answer(engine, problems[part], asked, max_new_tokens=max_new_tokens, adapter=adapter)
-        return [_answered(p, a, b) for p, a, b in zip(problems[part], first[part], found, strict=True)]
+        return [row_of(p, a, b, None) for p, a, b in zip(problems[part], first[part], found, strict=True)]
 
     out = Path(directory) / f"{name}.oracle.jsonl"
     store.append_chunks(out, -(-len(problems) // chunk_size), make, chunk_size)
     return store.read_jsonl(out)
-
-
-def _answered(problem: Problem, before: Attempt, after: Attempt) -> EvalRow:
-    return {
-        "id": problem["id"],
-        "task": problem["task"],
-        "turn1_correct": before["correct"],
-        "turn2_correct": after["correct"],
-        "correct": [before["correct"], after["correct"]],
-        "reflection": None,
-        "turn2": after["completion"],
-        "tokens": after["tokens"],
-        "turn_tokens": [after["tokens"]],
-    }
 
 
 def _chunk(

@@ -67,6 +67,7 @@ class ServerEngine:
         if url.userinfo or url.query:
             raise ServerError(f"no password or key belongs in server_url: put the key into ${api_key_env}")
         self.name, self.url, self.api_key_env = model, str(url), api_key_env
+        self.backend = f"the server at {url}"
         self.concurrency, self.retries, self.backoff_s = max(1, concurrency), retries, backoff_s
         self.adapters, self.extra_body = dict(adapters or {}), dict(extra_body or {})
         self._client = httpx.Client(

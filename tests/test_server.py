@@ -253,14 +253,11 @@ def test_many_greedy_copies_are_refused(serve):
         engine.generate(ASKED[:1], n=2)
 
 
-def test_the_engine_is_opened_by_name(serve):
+def test_a_server_url_opens_the_server(serve):
     server, _ = serve(lambda *_: (200, {}, reply("hello")))
-    engine = engines.open_engine("tiny", engine="server", server_url=server.url)
-    assert engine.generate(ASKED[:1])[0][0].text == "hello"
-    with pytest.raises(ValueError, match="needs server_url"):
-        engines.open_engine("tiny", engine="server")
-    with pytest.raises(ValueError, match="unknown engine 'vllm'"):
-        engines.open_engine("tiny", engine="vllm")
+    engine = engines.open_engine("tiny", server_url=server.url)
+    assert engine.generate(ASKED[:1])[0][0].text == "hello" and server.url in engine.backend
+    assert engines.open_engine("tiny").backend.startswith("transformers on")
 
 
 @pytest.fixture(scope="module")
