@@ -83,11 +83,6 @@ def test_sent_prompts_are_those_that_were_sent(rows):
     assert [r["prompt"] for r in sent] == [p["reflection"]["prompt"] for p in plus]
 
 
-def test_qa_rows_state_the_gold_answer(rows):
-    row = curation.sft_rows("qa", curation.d_plus(rows))[0]
-    assert len(row["prompt"]) == 1 and row["completion"][0]["content"].startswith("Answer: ")
-
-
 def test_top_gain_keeps_the_best_half_and_its_control_as_many(rows):
     everything = curation.unfiltered(rows, 41)
     gains = [float(len(r["reflection"]["text"])) + i / 1000 for i, r in enumerate(everything)]

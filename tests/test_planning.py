@@ -11,7 +11,6 @@ from reflectevo_lite.planning import GIB, Setup
 
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
 CARD_OF = {"colab": "T4", "kaggle": "T4", "l4": "L4", "a100": "A100 40GB", "h100": "H100"}
-PENDING = {"processes", "backend"}  # parameters of training that notebooks declare in their own time
 PUBLISHED = {  # numbers of weights as the models' pages give them
     "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248,
     "mistralai/Mistral-7B-Instruct-v0.2": 7_241_732_096,
@@ -186,12 +185,10 @@ def test_params_files_are_right_and_fit_their_card(path):
     declared = {
         name for s in pipeline.STAGES for name in pipeline.declared_parameters(ROOT / "notebooks" / f"{s}.ipynb")
     }
-    assert set(params) - declared <= PENDING
-    plan = pipeline.make_plan({k: v for k, v in params.items() if k in declared}, ROOT / "notebooks")
+    assert set(params) <= declared
+    plan = pipeline.make_plan(params, ROOT / "notebooks")
     card = CARD_OF.get(path.stem.split("_")[0])
-    later = {name: params[name] for name in PENDING & params.keys()}
-    whole = {stage: values | later for stage, values in plan.params.items()}
-    assert card is None or planning.estimate(whole, device=planning.CARDS[card]).fits
+    assert card is None or planning.estimate(plan.params, device=planning.CARDS[card]).fits
     head = path.read_text().split("run_dir:")[0]
     assert all(line.startswith("#") for line in head.splitlines())
     assert card is None or ("not measured" in head and f"--gpu {card.split()[0]}" in head.replace('"', ""))
