@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import models, prompts, training
-from .engines import TransformersEngine
+from .engines import Engine, TransformersEngine
 from .grading import grade_many
 from .rollouts import answer
 from .rows import RewardRow
@@ -68,8 +68,8 @@ class SecondTurnReward:
 
     __name__ = "second_turn"  # TRL's name for it in the history
 
-    def __init__(self, loaded: models.Loaded, rows: Sequence[RewardRow], max_new_tokens: int) -> None:
-        self.engine, self.rows, self.max_new_tokens = TransformersEngine(loaded), rows, max_new_tokens
+    def __init__(self, engine: Engine, rows: Sequence[RewardRow], max_new_tokens: int) -> None:
+        self.engine, self.rows, self.max_new_tokens = engine, rows, max_new_tokens
         self.policy: Any = None  # the PeftModel around the engine's model; None where the engine has a model of its own
 
     def __call__(self, prompts: Any, completions: Sequence[Any], row: Sequence[int], **_: Any) -> list[float]:
@@ -106,7 +106,8 @@ def trainer_of(
     from trl import GRPOTrainer
 
     whole = job.params.full_finetuning  # then there is no adapter to switch off, and the base needs its own copy
-    reward = SecondTurnReward(models.load(job.model) if whole else loaded, rows, job.params.max_new_tokens)
+    engine = TransformersEngine(models.load(job.model) if whole else loaded)
+    reward = SecondTurnReward(engine, rows, job.params.max_new_tokens)
     trainer = GRPOTrainer(model, reward_funcs=reward, **common)
     reward.policy = None if whole else trainer.model
     return trainer

@@ -6,7 +6,7 @@ import pytest
 from conftest import ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite import curation, grading, grpo, models, rollouts, synthetic, tiny, training
+from reflectevo_lite import curation, grading, grpo, rollouts, synthetic, tiny, training
 
 PARAMS = grpo.GRPOParams(learning_rate=3e-3, steps=3, batch_size=8, generations=4, checkpoints=3)
 
@@ -40,8 +40,7 @@ def test_only_failed_attempts_are_reflected_on_from_the_generic_prompt(rollout, 
 
 
 def test_the_reward_is_a_right_second_turn(rows):
-    reward = grpo.SecondTurnReward(models.Loaded(None, None, "scripted", ""), rows, 96)
-    reward.engine = ScriptedEngine([r["problem"] for r in rows])
+    reward = grpo.SecondTurnReward(ScriptedEngine([r["problem"] for r in rows]), rows, 96)
     blames = [(row, place) for row in rows for place in (1, 2, 3, 4)]
     expected = []
     for row, place in blames:  # by the world's own rule of what a blame leads to
@@ -53,7 +52,7 @@ def test_the_reward_is_a_right_second_turn(rows):
 
 
 def test_a_reflection_that_states_the_answer_earns_nothing(rows, monkeypatch):
-    reward = grpo.SecondTurnReward(models.Loaded(None, None, "scripted", ""), rows, 96)
+    reward = grpo.SecondTurnReward(ScriptedEngine([]), rows, 96)
     monkeypatch.setattr(reward, "_base_answers", lambda problems, retries: [{"correct": True} for _ in problems])
     row = rows[0]
     texts = ["Step 1 is wrong.", f"Step 1 is wrong.\nAnswer: {row['problem']['answer']}"]
