@@ -39,10 +39,16 @@ def group(prompts: Sequence[Sequence[int]]) -> list[Group]:
 
 
 def can_decode(model: Any) -> bool:
-    """Whether this loop knows the model's cache: plain attention layers (no sliding windows, no recurrent state)."""
+    """Whether this loop knows the model's cache: plain attention layers (no sliding windows, no recurrent state).
+
+    A generation configuration that forbids tokens is left to transformers' `generate`.
+    """
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
+    asked = model.generation_config
+    if asked.suppress_tokens or asked.begin_suppress_tokens or asked.bad_words_ids:
+        return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 

@@ -127,12 +127,12 @@ def headline(metrics: dict[str, Any]) -> list[str]:
         f"and {base['Acc@t2'].iloc[0]:.1f} % after reflecting as it is prompted to."
     ]
     for row in frame.to_dict("records"):
-        sure = "more" if row["low"] > 0 else "fewer" if row["high"] < 0 else None
+        sure = None if not row["significant"] else "more" if row["difference"] > 0 else "fewer"
         interval = f"{row['low']:.1f} to {row['high']:.1f}"
         lines.append(
             f"{row['setting']}: {abs(row['difference']):.1f} points {sure} than prompted reflection (95 % interval {interval})."
             if sure
-            else f"{row['setting']}: no clear difference from prompted reflection ({interval})."
+            else f"{row['setting']}: no significant difference from prompted reflection ({interval})."
         )
     return lines
 

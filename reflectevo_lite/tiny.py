@@ -46,11 +46,9 @@ class Example(NamedTuple):
     trained: list[bool]  # one per message; user turns are False
 
 
-def corpus_example(rng: random.Random, mix: dict[str, float] | None = None) -> Example:
-    """One conversation of the pre-training corpus, of a kind drawn by the weights in `mix` (None: those of KINDS)."""
-    weights = mix or {kind: weight for kind, (weight, _) in KINDS.items()}
-    kind = rng.choices(list(weights), list(weights.values()))[0]
-    return KINDS[kind][1](rng)
+def corpus_example(rng: random.Random, mix: dict[str, float]) -> Example:
+    """One conversation of the pre-training corpus, of one of KINDS, drawn by the weights in `mix`."""
+    return KINDS[rng.choices(list(mix), list(mix.values()))[0]](rng)
 
 
 def reflection_text(task: Task, attempt: Attempt, place: Place | None, cause: str, instruction: str) -> str:
@@ -228,16 +226,16 @@ def _marked(task: Task, attempt: Attempt, first: bool, asked: str, marks: str) -
     return _conversation(task, attempt, first, prompt, marks)
 
 
-KINDS: dict[str, tuple[float, Callable[[random.Random], Example]]] = {
-    "turn 1": (6, _turn1),
-    "reflection": (34, _reflect),
-    "retry after reflection": (22, _retry),
-    "plain retry": (6, _plain_retry),
-    "one-stage": (14, _one_stage),
-    "marks": (12, _audit),
-    "bare answer": (6, _answer_only),
-    "retry after a true reflection": (0, _mended_retry),
-    "first mistake": (0, _find),
+KINDS: dict[str, Callable[[random.Random], Example]] = {
+    "turn 1": _turn1,
+    "marks": _audit,
+    "first mistake": _find,
+    "reflection": _reflect,
+    "retry after reflection": _retry,
+    "retry after a true reflection": _mended_retry,
+    "plain retry": _plain_retry,
+    "one-stage": _one_stage,
+    "bare answer": _answer_only,
 }
 
 
@@ -411,7 +409,7 @@ def corpus_batches(
     seed: int,
     start: int,
     batch_size: int,
-    mix: dict[str, float] | None = None,
+    mix: dict[str, float],
     pool: int = 16,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Endless padded batches from batch `start` on; batch b depends on (seed, b) only, so a run can resume anywhere.
@@ -441,65 +439,72 @@ def _collate(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, tor
 
 
 class Stage(NamedTuple):
-    """A stretch of pre-training with its own mix of the corpus; the learning rates rise, hold, and may fall to zero."""
+    """A stretch of pre-training with its own mix of the corpus; the learning rates rise, hold, and fall to zero over its second half."""
 
     steps: int
     batch_size: int
     muon_lr: float  # matrices inside the layers
     adam_lr: float  # embeddings and norms
     mix: dict[str, float]  # weight of each of KINDS
-    decay: bool = True  # linearly to zero over the second half
 
 
-ANSWERING = {kind: weight for kind, (weight, _) in KINDS.items()}
-REDOING = {
-    "turn 1": 10,
-    "marks": 55,
-    "retry after a true reflection": 25,
-    "retry after reflection": 6,
-    "bare answer": 4,
-}
-REFLECTING = {
-    "turn 1": 8,
-    "reflection": 30,
-    "retry after reflection": 14,
-    "retry after a true reflection": 10,
-    "plain retry": 6,
-    "one-stage": 14,
-    "marks": 12,
+# -- The recipe: weights of the kinds, stage by stage -------------------------------------------------------------------
+# Answering comes first. Kinds whose completion is determined (marks, first mistake, retry after a true reflection) are
+# what teaches a model to look; they are heavy until it does, and the habits come last.
+LEARN = {
+    "turn 1": 18,
+    "marks": 22,
+    "first mistake": 20,
+    "retry after a true reflection": 22,
+    "retry after reflection": 12,
     "bare answer": 6,
 }
-FINDING = {
-    "turn 1": 6,
-    "first mistake": 38,
-    "reflection": 14,
-    "retry after reflection": 20,
-    "retry after a true reflection": 5,
+LOOK = {
+    "turn 1": 14,
+    "marks": 18,
+    "first mistake": 26,
+    "retry after a true reflection": 16,
+    "retry after reflection": 16,
+    "reflection": 6,
+    "bare answer": 4,
+}
+REFLECT = {
+    "turn 1": 8,
+    "first mistake": 24,
+    "marks": 8,
+    "reflection": 16,
+    "retry after reflection": 26,
+    "retry after a true reflection": 6,
     "plain retry": 3,
     "one-stage": 6,
-    "marks": 6,
-    "bare answer": 2,
+    "bare answer": 3,
 }
 HABITS = {
     "turn 1": 6,
-    "first mistake": 10,
-    "reflection": 30,
-    "retry after reflection": 24,
-    "retry after a true reflection": 2,
-    "plain retry": 6,
-    "one-stage": 14,
-    "marks": 4,
+    "first mistake": 8,
+    "reflection": 26,
+    "retry after reflection": 34,
+    "retry after a true reflection": 6,
+    "plain retry": 4,
+    "one-stage": 12,
     "bare answer": 4,
 }
+FIND = {
+    "turn 1": 5,
+    "first mistake": 36,
+    "reflection": 12,
+    "retry after reflection": 34,
+    "retry after a true reflection": 2,
+    "plain retry": 3,
+    "one-stage": 5,
+    "bare answer": 3,
+}
 RECIPE = (  # of the shipped weights
-    Stage(1600, 96, 0.01, 3e-3, ANSWERING),
-    Stage(2500, 64, 0.002, 7e-4, REDOING, decay=False),
-    Stage(1000, 64, 0.002, 7e-4, REFLECTING),
-    Stage(1500, 64, 0.002, 7e-4, FINDING, decay=False),
-    Stage(900, 64, 0.002, 7e-4, FINDING, decay=False),  # a second warm-up
-    Stage(900, 64, 0.002, 7e-4, HABITS),
-    Stage(1600, 64, 0.002, 7e-4, FINDING | {"first mistake": 30, "retry after reflection": 34}, decay=False),
-    Stage(800, 64, 0.002, 7e-4, HABITS | {"retry after reflection": 30}),
+    Stage(1000, 96, 0.01, 3e-3, LEARN),
+    Stage(2500, 64, 0.003, 1e-3, LOOK),
+    Stage(2200, 64, 0.002, 7e-4, REFLECT),
+    Stage(1800, 64, 0.002, 7e-4, HABITS),
+    Stage(1600, 64, 0.002, 7e-4, FIND),
 )
 
 
@@ -516,7 +521,7 @@ def pretrain(
     """Pre-train the embedded model from scratch into `out` (a Hugging Face model directory) and return the loss history.
 
     Matrices inside the layers are optimised by Muon (torch.optim.Muon, https://kellerjordan.github.io/posts/muon/), the
-    rest by AdamW. A checkpoint is written every `checkpoint_every` steps, and an interrupted call goes on from it with
+    rest by AdamW; the forward pass computes in bfloat16. A checkpoint is written every `checkpoint_every` steps, and an interrupted call goes on from it with
     the very batches it would have seen.
     """
     import torch
@@ -562,7 +567,7 @@ def _run_stage(
     optimizers = _optimizers(model, stage.adam_lr, stage.muon_lr)
 
     def share(step: int) -> float:
-        return min(1.0, (step + 1) / 50, 2 * (1 - step / stage.steps) if stage.decay else 1.0)
+        return min(1.0, (step + 1) / 50, 2 * (1 - step / stage.steps))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, share) for o in optimizers]
     parts = [*optimizers, *schedules]
@@ -599,7 +604,8 @@ def _run_stage(
 def _step(model: PreTrainedModel, batch: dict[str, torch.Tensor], parts: list[Any]) -> float:
     import torch
 
-    loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
+    with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for part in parts:

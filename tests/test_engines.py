@@ -187,14 +187,15 @@ def test_failed_continuous_batching_falls_back_only_where_it_was_not_asked_for(e
 
 
 def test_models_with_another_cache_use_plain_generate():
-    from transformers import Gemma2Config, LlamaConfig
+    from transformers import Gemma2Config, GenerationConfig, LlamaConfig
 
     class Model:
-        def __init__(self, config):
-            self.config = config
+        def __init__(self, config, **asked):
+            self.config, self.generation_config = config, GenerationConfig(**asked)
 
     small = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2}
     assert decoding.can_decode(Model(LlamaConfig(**small)))
+    assert not decoding.can_decode(Model(LlamaConfig(**small), suppress_tokens=[7]))
     assert not decoding.can_decode(Model(Gemma2Config(**small)))
 
 

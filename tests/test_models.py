@@ -26,7 +26,7 @@ rows = rollouts.generate_rollouts(ScriptedEngine(problems), problems, out / "r.j
 params = training.TrainParams(learning_rate=1e-3, epochs=1, batch_size=8, lora_r=4, backend=backend, checkpoints=1)
 found, settle = {}, models.settle
 
-def keep(trainer):
+def keep(trainer, fresh=True):
     found["args"] = {k: str(v) for k, v in trainer.args.to_dict().items() if k not in ("output_dir", "logging_dir", "hub_model_id")}
     settle(trainer)
 

@@ -16,7 +16,7 @@ def tokenizer():
 
 def examples(n=500, kind=None):
     rng = random.Random(13)
-    return [tiny.KINDS[kind][1](rng) if kind else tiny.corpus_example(rng) for _ in range(n)]
+    return [tiny.KINDS[kind](rng) if kind else tiny.corpus_example(rng, tiny.HABITS) for _ in range(n)]
 
 
 def test_any_text_survives_the_tokenizer(tokenizer):
@@ -66,7 +66,7 @@ def test_the_base_reflects_by_habit():
 def test_pretraining_resumes_to_the_same_weights(tmp_path, monkeypatch):
     import torch
 
-    recipe = (tiny.Stage(4, 8, 0.01, 3e-3, tiny.ANSWERING), tiny.Stage(4, 8, 0.01, 3e-3, tiny.REFLECTING))
+    recipe = (tiny.Stage(4, 8, 0.01, 3e-3, tiny.LEARN), tiny.Stage(4, 8, 0.01, 3e-3, tiny.HABITS))
     small = {"recipe": recipe, "hidden": 32, "layers": 1, "checkpoint_every": 2, "progress": False}
     straight = tiny.pretrain(tmp_path / "a", **small)
     step = tiny._step
