@@ -450,7 +450,7 @@ class Stage(NamedTuple):
 
 # -- The recipe: weights of the kinds, stage by stage -------------------------------------------------------------------
 # Answering comes first. Kinds whose completion is determined (marks, first mistake, retry after a true reflection) are
-# what teaches a model to look; they are heavy until it does, and the habits come last.
+# what teaches a model to look; they stay heavy, for a stage of habits alone unlearns some of it.
 LEARN = {
     "turn 1": 18,
     "marks": 22,
@@ -499,12 +499,23 @@ FIND = {
     "one-stage": 5,
     "bare answer": 3,
 }
+SETTLE = {
+    "turn 1": 4,
+    "first mistake": 32,
+    "reflection": 14,
+    "retry after reflection": 38,
+    "retry after a true reflection": 2,
+    "plain retry": 3,
+    "one-stage": 4,
+    "bare answer": 3,
+}
 RECIPE = (  # of the shipped weights
     Stage(1000, 96, 0.01, 3e-3, LEARN),
     Stage(2500, 64, 0.003, 1e-3, LOOK),
     Stage(2200, 64, 0.002, 7e-4, REFLECT),
     Stage(1800, 64, 0.002, 7e-4, HABITS),
     Stage(1600, 64, 0.002, 7e-4, FIND),
+    Stage(1300, 64, 0.002, 7e-4, SETTLE),
 )
 
 
