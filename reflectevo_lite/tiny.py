@@ -489,7 +489,7 @@ HABITS = {
     "one-stage": 12,
     "bare answer": 4,
 }
-FIND = {
+SEEK = {
     "turn 1": 5,
     "first mistake": 36,
     "reflection": 12,
@@ -514,7 +514,7 @@ RECIPE = (  # of the shipped weights
     Stage(2500, 64, 0.003, 1e-3, LOOK),
     Stage(2200, 64, 0.002, 7e-4, REFLECT),
     Stage(1800, 64, 0.002, 7e-4, HABITS),
-    Stage(1600, 64, 0.002, 7e-4, FIND),
+    Stage(1600, 64, 0.002, 7e-4, SEEK),
     Stage(1300, 64, 0.002, 7e-4, SETTLE),
 )
 
