@@ -121,7 +121,7 @@ class TransformersEngine:
         ]
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
         scores = [0.0] * len(pairs)
-        with torch.inference_mode(), self.adapters.use(adapter) as model:
+        with self.adapters.use(adapter) as model, torch.inference_mode():  # adapters are loaded outside
             while order:
                 batch = order[: max(1, self.batch_tokens // (len(pairs[order[-1]][0]) + 64))]
                 for i, value in zip(batch, self._score(model, [pairs[i] for i in batch]), strict=True):

@@ -64,9 +64,9 @@ def load_engine(name, delay):
     return engines.TransformersEngine(models.load(name))
 
 
-def by_length(items):
+def by_length(pairs):
     """A judge that prefers the longer reflection."""
-    return [float(len(reflection["text"])) for _, reflection in items]
+    return [float(len(p.a["text"]) - len(p.b["text"])) for p in pairs]
 
 
 def main():
