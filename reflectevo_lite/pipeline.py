@@ -218,12 +218,14 @@ def finished(run_dir: Path, stage: str, shard: shards.Shard | None = None) -> bo
     """Whether a stage's executed copy says that it ran to its end; of a shard, whether its rows are all there."""
     if shard and stage == shards.GENERATION:
         return store.finished(shards.path(run_dir / "rollouts" / "train.jsonl", shard)) is not None
-    path = executed_copy(run_dir, stage)
     try:
-        state = json.loads(path.read_text())["metadata"]["papermill"]
+        copy = json.loads(executed_copy(run_dir, stage).read_text())
+        state = copy["metadata"]["papermill"]
+        # papermill calls the cells after a dead kernel's last one completed, too; only those that ran have a number
+        ran = all(cell["execution_count"] for cell in copy["cells"] if cell["cell_type"] == "code")
     except (OSError, ValueError, KeyError):
         return False
-    return bool(state.get("end_time")) and not state.get("exception")
+    return ran and bool(state.get("end_time")) and not state.get("exception")
 
 
 def execute(plan: Plan, stage: str, head: str) -> None:

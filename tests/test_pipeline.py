@@ -199,3 +199,13 @@ def test_all_of_a_collection_may_also_be_a_list(toy, capsys):
     notebook.write_text(notebook.read_text().replace("sft_size = 3", 'sft_size = 3\\nkinds = \\"all\\"'))
     assert call(toy, "plan", "-p", "kinds", "[a, b]") == 0 and "kinds = ['a', 'b']" in capsys.readouterr().out
     assert call(toy, "plan", "-p", "kinds", "3") == 2
+
+
+@pytest.mark.parametrize("counts, whole", [([1, 2], True), ([1, None], False), ([], True)])
+def test_a_copy_whose_kernel_died_is_not_finished(tmp_path, counts, whole):
+    """papermill writes an end time, no exception and "completed" for the cells after a dead kernel's last one."""
+    cells = [{"cell_type": "markdown"}, *({"cell_type": "code", "execution_count": n} for n in counts)]
+    copy = {"cells": cells, "metadata": {"papermill": {"end_time": "2026-01-01", "exception": None}}}
+    pipeline.executed_copy(tmp_path, "01_data").parent.mkdir()
+    pipeline.executed_copy(tmp_path, "01_data").write_text(json.dumps(copy))
+    assert pipeline.finished(tmp_path, "01_data") is whole
