@@ -400,7 +400,9 @@ def row_lengths(loaded: models.Loaded, job: Job) -> list[int]:
     extra = getattr(job.params, "max_new_tokens", 0) if job.kind == "grpo" else 0
 
     def measure(messages: list[Any], asks: bool) -> list[int]:
-        texts = loaded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks, **models.TEMPLATE)
+        texts = loaded.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=asks, **models.TEMPLATE
+        )
         return [len(ids) + extra for ids in loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     if not answers:
