@@ -52,6 +52,12 @@ class Engine(Protocol):
         ...
 
 
+def refuse_copies(n: int, temperature: float) -> None:
+    """Raise ValueError where `n` greedy completions are asked for."""
+    if n > 1 and temperature <= 0:
+        raise ValueError(f"n={n} greedy completions would be {n} copies: set temperature above 0, or n to 1")
+
+
 class TransformersEngine:
     """Generation with a model in this process.
 
@@ -88,8 +94,7 @@ class TransformersEngine:
         """See `Engine.generate`. Raises ValueError for more than one greedy completion."""
         import torch
 
-        if n > 1 and temperature <= 0:
-            raise ValueError(f"n={n} greedy completions would be {n} copies: set temperature above 0, or n to 1")
+        refuse_copies(n, temperature)
         prompts = [self.encode(conversation) for conversation in conversations for _ in range(n)]
         if not prompts:
             return []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from . import errors
+from . import errors, stats
 from .plots import BLUE, GREEN, GREY, ORANGE, RED, _figure, _label
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ VERBS = (  # noqa: SIM905 - what reflections tell oneself to do; a text's first 
 _VERB = re.compile(r"\b(" + "|".join(sorted(VERBS, key=len, reverse=True)) + r")\b", re.IGNORECASE)
 
 
-def wilson(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % Wilson score intervals of rates (Wilson 1927), elementwise; 0 to 1 where n is 0."""
-    k, n = np.asarray(successes, float), np.asarray(n, float)
-    z2, safe = 1.959963984540054**2, np.maximum(n, 1)
-    centre, spread = (k + z2 / 2) / (safe + z2), np.sqrt(k * (safe - k) / safe + z2 / 4) * np.sqrt(z2) / (safe + z2)
-    low, high = np.where(n > 0, centre - spread, 0.0), np.where(n > 0, centre + spread, 1.0)
-    return np.clip(low, 0, 1), np.clip(high, 0, 1)
-
-
 # -- what went wrong -------------------------------------------------------------------------------------------------------
 def taxonomy_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Wrong first attempts by class of their first error, one per question; from a frame with id, outcome and class.
@@ -51,7 +42,7 @@ def taxonomy_shares(frame: pd.DataFrame) -> pd.DataFrame:
     counts = wrong["class"].astype(str).value_counts()
     names = [*errors.CLASSES, *([errors.UNLABELLED] if counts.get(errors.UNLABELLED) else [])]
     n = np.array([int(counts.get(name, 0)) for name in names])
-    low, high = wilson(n, np.full(len(n), len(wrong)))
+    low, high = np.transpose([stats.wilson(k, len(wrong)) for k in n])
     paper = [errors.PAPER.get(name, np.nan) / 100 for name in names]
     share = n / max(1, len(wrong))
     return pd.DataFrame(
@@ -193,56 +184,3 @@ def _labels_beside(axes: Axes, rows: list[dict[str, Any]], gap: float = 0.052) -
             f"{row['setting']}  {row['Acc@t2']:.1f}", (row["tokens per question"], row["Acc@t2"]), xytext=(1.03, y), textcoords="axes fraction",
             fontsize=8, va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4, "relpos": (0, 0.5)},
         )  # fmt: skip
-
-
-def gain_outcome(frame: pd.DataFrame, bins: int = 8) -> Figure:
-    """Does the gain of a reflection foretell its outcome? `frame`: gain (nats) and corrected (bool), one row each.
-
-    Left: the gains of reflections that helped and of those that did not. Right: share corrected in bins of equally many
-    reflections, with intervals. The title holds the AUC: the chance that one that helped has the higher gain.
-    """
-    import seaborn as sns
-
-    frame = frame.dropna(subset=["gain"]).assign(corrected=lambda f: f["corrected"].astype(bool))
-    figure, (left, right) = _figure(9.5, 3.8, 2)
-    shown = frame.assign(outcome=np.where(frame["corrected"], "corrected", "not corrected"))
-    sns.histplot(
-        shown, x="gain", hue="outcome", hue_order=["corrected", "not corrected"], palette=[GREEN, RED], element="step", stat="density",
-        common_norm=False, bins=40, alpha=0.3, ax=left,
-    )  # fmt: skip
-    if left.get_legend():
-        sns.move_legend(left, "best", title=None, fontsize=8)
-    _label(left, "gain (nats)", "density", f"Gains by outcome (n = {len(frame):,})")
-    table = _by_gain(frame, bins)
-    spread = [100 * (table["share"] - table["low"]), 100 * (table["high"] - table["share"])]
-    right.errorbar(table["gain"], 100 * table["share"], yerr=spread, color=BLUE, marker="o", capsize=3)
-    right.set_ylim(0, 100)
-    _label(right, "mean gain of the bin (nats)", "corrected (%), 95 % intervals", f"AUC {auc(frame):.2f}")
-    return figure
-
-
-def _by_gain(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
-    places = (
-        pd.qcut(frame["gain"].rank(method="first"), min(bins, max(1, len(frame))), labels=False) if len(frame) else []
-    )
-    table = frame.groupby(places).agg(gain=("gain", "mean"), k=("corrected", "sum"), n=("corrected", "size"))
-    low, high = wilson(table["k"], table["n"])
-    return table.assign(share=table["k"] / table["n"], low=low, high=high)
-
-
-def auc(frame: pd.DataFrame) -> float:
-    """The chance that a corrected row has a higher gain than one that is not, ties half (Mann & Whitney 1947).
-
-    NaN where one of the two kinds is missing.
-    """
-    from scipy.stats import mannwhitneyu
-
-    good, bad = frame.loc[frame["corrected"], "gain"], frame.loc[~frame["corrected"], "gain"]
-    return float(mannwhitneyu(good, bad).statistic / (len(good) * len(bad))) if len(good) and len(bad) else float("nan")
-
-
-def by_gain(transcripts: Any) -> pd.DataFrame:
-    """Every reflection on a wrong attempt whose gain was measured: gain, corrected."""
-    frame = transcripts.frame
-    known = frame[frame["gain"].notna() & frame["outcome"].isin(["fixed", "still wrong"])]
-    return pd.DataFrame({"gain": known["gain"], "corrected": known["outcome"] == "fixed"})

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from . import analysis, pipeline, store, transcripts
+from . import analysis, pipeline, stats, store, transcripts
 
 STYLE = """
 :root{--ink:#1c1c1a;--soft:#5d5b54;--line:#e2dfd7;--paper:#fbfaf7;--good:#02735a;--bad:#a83e00;--blue:#0173b2}
@@ -49,7 +49,7 @@ FIGURES = {  # file stem → caption, in the order of the page; other figures of
     "error_classes": "Which mistakes are mended",
     "instructions": "Success by instruction",
     "reflection_style": "Length, diversity and first verb of reflections",
-    "gain_outcome": "The gain of a reflection against its outcome",
+    "gain": "The gain of a reflection against its outcome",
     "tokens_accuracy": "What accuracy costs in tokens",
 }
 FEW = 200  # held-out questions below which a table deserves a warning
@@ -237,10 +237,8 @@ def _table(rows: list[dict[str, str]]) -> str:
 
 
 def _rate(percent: float, n: int) -> str:
-    from .plots_errors import wilson
-
-    low, high = wilson([percent * n / 100], [n])
-    return f"{percent:.1f} <small>{100 * low[0]:.1f}–{100 * high[0]:.1f}</small>"
+    low, high = stats.wilson(round(percent * n / 100), n)
+    return f"{percent:.1f} <small>{100 * low:.1f}–{100 * high:.1f}</small>"
 
 
 def _range(value: float, low: float, high: float) -> str:

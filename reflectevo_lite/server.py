@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .engines import Adapter, Completion
+from .engines import Adapter, Completion, refuse_copies
 from .rows import Message
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ class ServerEngine:
         Each completion is a request of its own with its own seed, so that its tokens are counted exactly and a failure
         costs one completion; servers share the prompt's work among them by their prefix cache.
         """
-        if n > 1 and temperature <= 0:
-            raise ValueError(f"n={n} greedy completions would be {n} copies: set temperature above 0, or n to 1")
+        refuse_copies(n, temperature)
         model = self._served(adapter)
         bodies = [
             {

@@ -92,24 +92,6 @@ def test_metrics_alone_make_a_report(run, tmp_path):
     assert "Acc@t2" in page and "<h2>Transcripts" not in page
 
 
-def test_wilson_matches_scipy():
-    from scipy.stats import binomtest
-
-    for k, n in ((0, 9), (3, 9), (9, 9), (60, 1200)):
-        low, high = plots_errors.wilson([k], [n])
-        expected = binomtest(k, n).proportion_ci(method="wilson")
-        assert low[0] == pytest.approx(expected.low, abs=1e-9) and high[0] == pytest.approx(expected.high, abs=1e-9)
-    assert plots_errors.wilson([0], [0])[1][0] == 1
-
-
-def test_auc_is_the_share_of_ordered_pairs():
-    import pandas as pd
-
-    frame = pd.DataFrame({"gain": [1.0, 2.0, 2.0, 3.0], "corrected": [False, False, True, True]})
-    assert plots_errors.auc(frame) == pytest.approx(3.5 / 4)
-    assert plots_errors.auc(frame[frame["corrected"]]) != plots_errors.auc(frame[frame["corrected"]])  # NaN: no pairs
-
-
 @pytest.mark.parametrize(
     "text", ["Step 2 is wrong. Plan: redo step 2 with care.", "Plan: Redo it", "I must redo and check"]
 )
@@ -118,19 +100,14 @@ def test_the_first_verb_is_the_plans(text):
 
 
 def test_every_figure_draws_from_little_and_from_nothing(run):
-    import numpy as np
-    import pandas as pd
-
     from reflectevo_lite import analysis
 
     transcripts = Transcripts(run.directory)
     frame = plots_errors.reflections(transcripts, ["prompted.oracle", "rollouts"])
     assert set(frame["setting"]) == {"prompted reflection", "rollouts"} and frame["words"].min() > 0
-    gains = pd.DataFrame({"gain": [0.1, np.nan, 0.3], "corrected": [True, False, False]})
     results = analysis.results(json.loads(run.path("metrics.json").read_text()))
     figures = [
         plots_errors.reflection_style(frame),
-        plots_errors.gain_outcome(gains),
         plots_errors.tokens_accuracy(results),
         plots_errors.taxonomy(plots_errors.taxonomy_shares(transcripts.frame.iloc[:0])),
     ]
