@@ -55,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_running(commands)
+    _add_results(commands)
+    _add_machine(commands)
+    return parser
+
+
+def _add_running(commands: Any) -> None:
     run = commands.add_parser("run", help="the notebooks in order, through papermill")
     plan = commands.add_parser("plan", help="what a run would do; nothing is loaded")
     for sub in (run, plan):
@@ -79,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
     plan.set_defaults(command=_plan)
+
+
+def _add_results(commands: Any) -> None:
     report = commands.add_parser("report", help="one HTML file about a run, readable offline")
     report.add_argument("run_dir")
     report.set_defaults(command=_report)
@@ -106,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--push", metavar="OWNER/NAME", help="upload to this (private) Hub repository")
     export.set_defaults(command=_export)
+
+
+def _add_machine(commands: Any) -> None:
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
     bench = commands.add_parser("bench", help="the performance table: about 5 minutes on two cores")
     bench.add_argument("--gpu", action="store_true", help="generation and training at real models' shapes, too")
@@ -113,7 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=int, default=5, help="repeats of each comparison (default 5)")
     bench.add_argument("--size", type=int, default=256, help="problems rolled out at a time (default 256)")
     bench.set_defaults(command=_bench)
-    return parser
 
 
 def _params(args: argparse.Namespace) -> dict[str, Any]:
