@@ -247,9 +247,8 @@ class View:
             self.list.index = place - self._start if lines else None
 
     def _draw(self) -> None:
-        """Pane, counter and annotation of the current row."""
+        """Pane, annotation and counter of the current row; the counter last: when it has changed, all has."""
         shown, position = len(self.explorer.shown), self.explorer.position
-        self.count.value = f'<span class="rl-count"><b>{position + 1:,}</b> of {shown:,} shown, {len(self.explorer.frame):,} in all</span>'
         self.pane.value = self.explorer.page()
         with self._filling():
             found = self.explorer.annotation()
@@ -257,6 +256,7 @@ class View:
             self.note.value = found["note"]
             self.label.disabled = self.note.disabled = position < 0
         self._say("")
+        self.count.value = f'<span class="rl-count"><b>{position + 1:,}</b> of {shown:,} shown, {len(self.explorer.frame):,} in all</span>'
 
     def _say(self, text: str, kind: str = "") -> None:
         self.status.value = f'<span class="rl-status {kind}">{transcripts.escape(text)}</span>'

@@ -16,8 +16,10 @@ from reflectevo_lite.engines import Completion
 def rows(scripted, tmp_path):
     """Rollouts in which some attempts have two reflections that both helped."""
     engine, problems = scripted
-    found = rollouts.generate_rollouts(
-        engine, problems, tmp_path / "r.jsonl", k=6, temperature=1.0, chunk_size=20, progress=False
+    found = list(
+        rollouts.generate_rollouts(
+            engine, problems, tmp_path / "r.jsonl", k=6, temperature=1.0, chunk_size=20, progress=False
+        )
     )
     for row in found:  # the scripted reflector has one text per place: add another that helps too
         row["reflections"] += [
