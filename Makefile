@@ -32,6 +32,8 @@ reference: $(INSTALLED)
 	  cp artifacts/seed_$$seed/metrics.json artifacts/reference/seeds/seed_$$seed.json; done
 	$(BIN)/reflectevo run params/tiny_cpu.yaml -p run_dir artifacts/reference/tiny_cpu --force \
 	  -p other_seeds '[$(foreach seed,$(SEEDS),artifacts/reference/seeds/seed_$(seed).json,)]'
+	cd artifacts/reference/tiny_cpu && sed -i 's#$(CURDIR)/##g' *.yaml *.json *.html notebooks/*.ipynb && \
+	  $(abspath $(BIN))/python -m zipfile -c rows.zip data rollouts curated rounds evals
 
 install: $(INSTALLED)
 

@@ -53,7 +53,7 @@ def label(setting: str, control: str | None = None) -> str:
 def left_out(run: store.Run) -> list[str]:
     """Settings that a run has no figures for because their training set came out empty, in words."""
     sets = {run.path("curated", f"{name}.jsonl"): settings for name, settings in TRAINED_ON.items()}
-    sets |= {path: (f"round_{path.parent.name}",) for path in sorted(run.path("rounds").glob("*/d_plus.jsonl"))}
+    sets |= {path: (f"round_{path.parent.name}",) for path in sorted(run.path("rounds").glob("*/d_p*.jsonl"))}
     empty = [s for path, settings in sets.items() if path.exists() and not path.stat().st_size for s in settings]
     return [label(s) for s in empty if not run.path("evals", f"{s}.oracle.jsonl").exists()]
 

@@ -1,7 +1,9 @@
 """Round follows round: the improved Reflector makes the next round's data (paper, section 3.4, "iterative").
 
 Round 1 is the Reflector trained in notebook 03. Round r samples reflections from round r−1's Reflector on the next
-training questions, keeps what led to a correct second turn, and trains a fresh adapter of the base model on it.
+training questions and learns from them, in one of two ways: "sft" trains a fresh adapter of the base model on what led to
+a correct second turn (D+); "dpo" goes on from round r−1's adapter, which is also the reference, on pairs of its own
+reflections of which only one did (D±: iterated, on-policy DPO, arXiv 2404.19733).
 
 Whether a further round pays is asked of *validation* questions, held back from the training split: stopping never looks
 at a test question.
@@ -22,6 +24,7 @@ from . import curation, evaluation, prompts, rollouts, store, synthetic, trainin
 from .engines import Adapter, Engine
 from .rows import Attempt, Problem
 
+DATA = {"sft": "d_plus", "dpo": "d_pm"}  # how a round is trained → the curated set that it is trained on
 
 def questions_of_round(
     train: Sequence[Problem], n: int, r: int, which: Literal["fresh", "same"] = "fresh"
@@ -93,17 +96,21 @@ def run_round(
     temperature: float,
     max_new_tokens: int,
     seed: int,
+    how: Literal["sft", "dpo"] = "sft",
     data: Literal["latest", "union"] = "latest",
-    earlier: Sequence[curation.PlusRow] = (),
+    earlier: Sequence[Any] = (),
     instructions: Sequence[str] = prompts.POOL,
     turns: int = 2,
 ) -> dict[str, Any]:
-    """One round: rollouts by `previous`, D+, a fresh Reflector, its evaluation as `evals/round_<r>.oracle.jsonl`.
+    """One round: rollouts by `previous`, curation, training, its evaluation as `evals/round_<r>.oracle.jsonl`.
 
-    `data`: train on this round's D+ alone ("latest") or together with the `earlier` rows ("union"). Returns what the
-    round's table shows, with the adapter's path and the D+ rows trained on; where there are none, no `rows` either.
-    Resumable at every step.
+    `how`: a fresh adapter by SFT on D+, or DPO on D± from `previous` on (see the module). `data`: train on this round's
+    rows alone ("latest") or together with the `earlier` ones ("union"). Returns what the round's table shows, with the
+    adapter's path and the curated rows trained on (`data`); where there are none, no `rows` either. Resumable at every
+    step. Raises ValueError for another word in `how`.
     """
+    if how not in DATA:
+        raise ValueError(f"unknown round_training {how!r}; there are {' and '.join(DATA)}")
     found = rollouts.generate_rollouts(
         engine,
         train,
@@ -115,18 +122,21 @@ def run_round(
         seed=seed + r,
         reflector=previous,
     )
-    plus = curation.d_plus(found)
-    store.write_jsonl(run.path("rounds", str(r), "d_plus.jsonl"), plus)
-    used = [*earlier, *plus] if data == "union" else plus
+    fresh = curation.d_plus(found) if how == "sft" else curation.d_pm(found, seed=seed + r)
+    store.write_jsonl(run.path("rounds", str(r), f"{DATA[how]}.jsonl"), fresh)
+    used = [*earlier, *fresh] if data == "union" else fresh
     if not curation.with_rows({f"round_{r}": used}):
-        return {"round": r, "adapter": previous, "plus": [], "rows": [], **harvest(found)}
+        return {"round": r, "adapter": previous, "data": [], "rows": [], **harvest(found)}
     adapter = run.path("adapters", f"round_{r}")
-    training.train_sft(curation.sft_rows("reflector", used), adapter, model=model, params=params)
+    if how == "sft":
+        training.train_sft(curation.sft_rows("reflector", used), adapter, model=model, params=params)
+    else:
+        training.train_dpo(curation.preference_rows(used), adapter, model=model, params=params, start=previous)
     setting = evaluation.Setting(f"round_{r}", reflector=adapter)
     rows = evaluation.evaluate(
         engine, test, first, setting, run.path("evals"), max_new_tokens=max_new_tokens, turns=turns
     )
-    return {"round": r, "adapter": adapter, "plus": used, "rows": rows, **harvest(found)}
+    return {"round": r, "adapter": adapter, "data": used, "rows": rows, **harvest(found)}
 
 
 def rounds_table(prompted: Sequence[Any], done: Sequence[dict[str, Any]], *, seed: int = 0) -> pd.DataFrame:
@@ -248,12 +258,11 @@ def collapse_warnings(frame: pd.DataFrame) -> list[str]:
     return warnings
 
 
-def first_round(run: store.Run) -> dict[str, Any]:
-    """Round 1, which notebooks 02 and 03 made, in the form that `run_round` returns."""
-    plus = run.read("curated", "d_plus.jsonl")
-    rows = run.read("evals", "reflector_only.oracle.jsonl") if plus else []
-    made = harvest(run.read("rollouts", "train.jsonl"))
-    return {"round": 1, "adapter": adapter_of_round(run, 1), "plus": plus, "rows": rows, **made}
+def first_round(run: store.Run, how: Literal["sft", "dpo"] = "sft") -> dict[str, Any]:
+    """Round 1, which notebooks 02 and 03 made, in the form that `run_round` returns; `data` is what `how` trains on."""
+    rows = run.read("evals", "reflector_only.oracle.jsonl") if run.read("curated", "d_plus.jsonl") else []
+    made, data = harvest(run.read("rollouts", "train.jsonl")), run.read("curated", f"{DATA[how]}.jsonl")
+    return {"round": 1, "adapter": adapter_of_round(run, 1), "data": data, "rows": rows, **made}
 
 
 def adapter_of_round(run: store.Run, r: int) -> Path | None:
@@ -267,7 +276,8 @@ def adapter_of_round(run: store.Run, r: int) -> Path | None:
     path = run.path("adapters", "reflector" if r == 1 else f"round_{r}")
     if (path / "training.json").exists():
         return path
-    plus = run.path("curated", "d_plus.jsonl") if r == 1 else run.path("rounds", str(r), "d_plus.jsonl")
-    if plus.exists() and not store.read_jsonl(plus):
+    folder = run.path("curated") if r == 1 else run.path("rounds", str(r))
+    sets = [folder / f"{name}.jsonl" for name in (DATA.values() if r > 1 else ["d_plus"])]
+    if any(path.exists() and not store.read_jsonl(path) for path in sets):
         return adapter_of_round(run, r - 1)
     raise FileNotFoundError(f"{path} is missing: run notebook {'03_sft' if r == 1 else '05_iteration'} first")

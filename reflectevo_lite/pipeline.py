@@ -49,6 +49,7 @@ PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the wa
     "06_analysis": [
         "metrics.json",
         "report.html",
+        "rows.zip",
         *(f"figures/{name}.png" for name in ("accuracy", "localisation", "error_classes", "flips")),
         *(f"figures/{name}.png" for name in ("taxonomy", "reflection_style", "tokens_accuracy")),
     ],

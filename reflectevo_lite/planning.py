@@ -315,9 +315,12 @@ def _training_work(params: Mapping[str, Any], flat: Mapping[str, Any], a: Assume
         pairs = failed * (4 * mixed + both)
         found.append(part("04_dpo", "DPO: D±, D^pref (at most)", "dpo", pairs, 2 * (prompt + reflection)))
     if (rounds := flat.get("rounds", 1)) > 1:
-        union = flat.get("round_data") == "union"
-        rows = plus * (sum(range(2, rounds + 1)) if union else rounds - 1)
-        found.append(part("05_iteration", "SFT: rounds", "sft", rows, prompt + reflection))
+        times = sum(range(2, rounds + 1)) if flat.get("round_data") == "union" else rounds - 1
+        if flat.get("round_training") == "dpo":
+            pairs = failed * 4 * mixed * times
+            found.append(part("05_iteration", "DPO: rounds (at most)", "dpo", pairs, 2 * (prompt + reflection)))
+        else:
+            found.append(part("05_iteration", "SFT: rounds", "sft", plus * times, prompt + reflection))
     return found
 
 

@@ -3,6 +3,7 @@
     artifacts/<run>/run.yaml      every parameter as used, by notebook
                     env.json      versions, hardware, commit, fingerprints
                     data/ rollouts/ curated/ adapters/ evals/ rounds/ figures/ metrics.json
+                    rows.zip      in a run that is kept: the folders of rows
 
 Rows are appended in chunks and flushed; a truncated last chunk is dropped and made again. Everything else is written
 beside its place and renamed, so a reader never sees half a file.
@@ -19,9 +20,11 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
@@ -32,6 +35,9 @@ from typing import IO, Any, BinaryIO
 import yaml
 
 VERSIONS = ("reflectevo_lite", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "papermill", "unsloth")
+
+
+PACKED = "rows.zip"
 
 
 class ChangedParameters(ValueError):
@@ -395,10 +401,26 @@ if hasattr(os, "register_at_fork"):
 
 # -- Run directory -------------------------------------------------------------------------------------------------------
 class Run:
-    """A run directory. `path("evals", "x.jsonl")` names a file in it."""
+    """A run directory. `path("evals", "x.jsonl")` names a file in it.
+
+    A run that is kept with its rows in `rows.zip` (the reference run is) is unpacked in place when it is first opened.
+    """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
+        if self.path(PACKED).exists() and not self.path("evals").exists():
+            self._unpack()
+
+    def _unpack(self) -> None:
+        beside = self.path(f".{PACKED}.{os.getpid()}")
+        try:
+            with _room(self.directory), zipfile.ZipFile(self.path(PACKED)) as packed:
+                packed.extractall(beside)
+            for folder in sorted(beside.iterdir(), key=lambda folder: folder.name == "evals"):  # evals: it is all there
+                if not self.path(folder.name).exists():
+                    folder.rename(self.path(folder.name))
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     def path(self, *parts: str) -> Path:
         """A path inside the run directory."""

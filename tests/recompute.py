@@ -1,8 +1,9 @@
 """Recompute metrics.json from the rows alone: `python tests/recompute.py artifacts/<run>`.
 
-It reads `evals/*.jsonl` and nothing else, uses the standard library only and imports nothing of the package, so that the
-figures of a run do not rest on the code that made them. Counts and rates must be equal; p-values, Wilson and bootstrap
-intervals come from formulas written out here, the bootstrap from its own draws.
+It reads `evals/*.jsonl` and nothing else (unpack the `rows.zip` of a run that is kept so), uses the standard library
+only and imports nothing of the package, so that the figures of a run do not rest on the code that made them. Counts and
+rates must be equal; p-values, Wilson and bootstrap intervals come from formulas written out here, the bootstrap from its
+own draws.
 """
 
 import json
