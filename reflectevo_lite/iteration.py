@@ -26,6 +26,7 @@ from .rows import Attempt, Problem
 
 DATA = {"sft": "d_plus", "dpo": "d_pm"}  # how a round is trained → the curated set that it is trained on
 
+
 def questions_of_round(
     train: Sequence[Problem], n: int, r: int, which: Literal["fresh", "same"] = "fresh"
 ) -> list[Problem]:
