@@ -80,3 +80,8 @@ def make_hostile(run):
 
 def read_lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def eval_row(problem, first, second, tokens=40):
+    row = {"id": problem["id"], "task": problem["task"], "turn1_correct": first, "turn2_correct": second}
+    return row | {"reflection": None, "turn2": None, "tokens": tokens}

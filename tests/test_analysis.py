@@ -7,8 +7,9 @@ import shutil
 import pytest
 import recompute
 from conftest import ROOT
+from madeup import eval_row
 
-from reflectevo_lite import analysis, carryover, cli, evaluation, iteration, paper, plots, store, synthetic
+from reflectevo_lite import analysis, carryover, cli, evaluation, paper, plots, store, synthetic
 
 RIGHT = {"prompted": 0.3, "reflector_only": 0.7, "unfiltered": 0.32, "round_2": 0.71, "odd_name": 0.3}
 
@@ -32,11 +33,6 @@ def made_up_run(directory, seed=0, n=150, rates=RIGHT):
             store.write_jsonl(run.path("evals", f"{name}.jsonl"), rows)
     store.write_json(run.path("metrics.json"), evaluation.metrics(run.path("evals"), seed=seed))
     return run
-
-
-def eval_row(problem, first, second, tokens=40):
-    row = {"id": problem["id"], "task": problem["task"], "turn1_correct": first, "turn2_correct": second}
-    return row | {"reflection": None, "turn2": None, "tokens": tokens}
 
 
 @pytest.fixture(scope="module")
@@ -189,70 +185,6 @@ def test_the_turn_curve_knows_what_each_turn_cost():
     assert list(curve["accuracy"]) == [0.25, 0.5, 0.75] and list(curve["spent"]) == [0, 22.5, 47.5]
     assert curve["tokens per gain"].iloc[1:].tolist() == [90, 100] and (curve["low"] < curve["accuracy"]).all()
     assert len(plots.turns(curve).axes) == 2
-
-
-def test_a_round_is_said_to_pay_only_where_its_interval_lies_above_zero():
-    problems = synthetic.problems(60, "train")
-    bad = [eval_row(p, False, False) for p in problems]
-    good = [eval_row(p, False, i % 2 == 0) for i, p in enumerate(problems)]
-    slightly = [eval_row(p, False, i == 0) for i, p in enumerate(problems)]
-    assert iteration.paid(good, bad)["pays"] and "it **paid**" in iteration.verdict(2, iteration.paid(good, bad))
-    assert not iteration.paid(slightly, bad)["pays"]
-    assert "no gain that 60 questions can show" in iteration.verdict(2, iteration.paid(slightly, bad))
-    assert "it **cost**" in iteration.verdict(2, iteration.paid(bad, good))
-    assert not iteration.paid([], [])["pays"] and "raise n_train" in iteration.verdict(2, iteration.paid([], []))
-
-
-def test_validation_questions_were_never_rolled_out():
-    train = [{"id": str(i)} for i in range(100)]
-    for n, n_rollout, held in ((20, 30, 20), (90, 30, 70), (20, 100, 0), (0, 10, 0), (20, 500, 0)):
-        pool, validation = iteration.hold_back(train, n, n_rollout)
-        assert len(validation) == held and pool + validation == train
-        used = [p["id"] for r in (1, 2, 3) for p in iteration.questions_of_round(pool, n_rollout, r)]
-        assert not {p["id"] for p in validation} & set(used)
-    fresh = [p["id"] for r in (1, 2, 3) for p in iteration.questions_of_round(train, 30, r)]
-    assert len(set(fresh)) == 90
-    assert iteration.questions_of_round(train, 30, 3, "same") == iteration.questions_of_round(train, 30, 1)
-    with pytest.raises(ValueError, match="there are fresh and same"):
-        iteration.questions_of_round(train, 30, 2, "old")
-
-
-def test_validation_goes_through_the_rounds_reflector_and_none_is_no_error(scripted, tmp_path):
-    engine, problems = scripted
-    run = store.Run(tmp_path)
-    rows = iteration.validate(engine, run, 0, None, problems[:20], max_new_tokens=96)
-    assert [r["id"] for r in rows] == [p["id"] for p in problems[:20]] and any(r["reflection"] for r in rows)
-    assert run.path("rounds", "validation", "round_0.oracle.jsonl").exists() and not run.path("evals").exists()
-    assert iteration.validate(engine, store.Run(tmp_path / "none"), 0, None, [], max_new_tokens=96) == []
-
-
-def rollout(texts, right):
-    problem = {"id": "q", "question": "Start with 3. Add 4.", "answer": "7", "grader": "exact", "meta": {}}
-    turn2 = [{"correct": ok} for ok in right]
-    return {
-        "problem": problem,
-        "turn1": {"completion": "Step 1: 3 + 4 gives 9"},
-        "reflections": [{"text": t, "turn2": a} for t, a in zip(texts, turn2, strict=True)],
-    }
-
-
-def test_the_watch_sees_sameness_copying_and_shrinking():
-    varied = [
-        rollout([f"Step {i % 5 + 1} looks wrong, cause number {i} of many here"], [i % 3 == 0]) for i in range(40)
-    ]
-    stuck = [rollout(["Step 1: 3 + 4 gives 9"], [False]) for _ in range(60)]
-    frame = iteration.watch({1: varied, 2: varied, 3: stuck})
-    assert list(frame["reflections"]) == [40, 40, 40]
-    one, three = frame.iloc[0], frame.iloc[2]
-    assert one["distinct"] == 1 and three["distinct"] == 1 / 40 and three["same_place"] == 1 and three["copied"] == 1
-    assert one["same_place"] == 0.2 and one["copied"] == 0
-    warnings = iteration.collapse_warnings(frame)
-    assert all(line.startswith("Round 3") for line in warnings)
-    for word in ("fewer different reflections", "one and the same place", "more text copied", "did not rise"):
-        assert any(word in line for line in warnings)
-    assert iteration.collapse_warnings(iteration.watch({1: varied, 2: varied})) == []
-    assert iteration.watch({1: varied, 2: []})["distinct"].tolist() == [0, 0]  # nothing to look at divides nothing
-    assert len(plots.collapse(frame).axes) == 2
 
 
 def test_transfer_trains_on_as_many_rows_of_every_task():

@@ -1,6 +1,7 @@
 """Files survive kills; parameters cannot change behind a run's back."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -143,3 +144,20 @@ def test_how_a_run_is_split_may_change(tmp_path):
     store.open_run("02_x", tmp_path, shard="1/2", seed=0)
     store.open_run("02_x", tmp_path, shard=None, seed=0)
     assert store.Run(tmp_path).params()["02_x"]["shard"] is None
+
+
+def test_a_packed_run_is_unpacked_once_and_then_left_alone(tmp_path):
+    made = store.Run(tmp_path / "made")
+    for parts in (("evals", "a.oracle.jsonl"), ("evals", "swap", "b.jsonl"), ("data", "test.jsonl")):
+        store.write_jsonl(made.path(*parts), [{"id": parts[-1]}])
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with zipfile.ZipFile(kept / store.PACKED, "w") as packed:
+        for file in made.directory.rglob("*.jsonl"):
+            packed.write(file, file.relative_to(made.directory))
+    run = store.Run(kept)
+    assert run.read("evals", "a.oracle.jsonl") == [{"id": "a.oracle.jsonl"}]
+    assert run.read("evals", "swap", "b.jsonl") and run.read("data", "test.jsonl")
+    assert sorted(p.name for p in kept.iterdir()) == ["data", "evals", store.PACKED]
+    run.path("evals", "a.oracle.jsonl").unlink()
+    assert not store.Run(kept).path("evals", "a.oracle.jsonl").exists()  # what was done here since is not undone
