@@ -63,8 +63,7 @@ def accuracy(results: pd.DataFrame, title: str = "From the first answer to the s
     """Acc@t1 → Acc@t2 for each row of `analysis.results`, with 95 % intervals of the gain."""
     figure, axes = _figure(9, 0.42 * len(results) + 1.5)
     _dumbbells(axes, results)
-    axes.set_yticks(range(len(results)), results["setting"])
-    axes.invert_yaxis()
+    _rows(axes, results)
     n = int(results["n"].max()) if len(results) else 0
     _label(axes, f"accuracy (%), n = {n:,}, bars: 95 % interval of the gain", "", title)
     for name, face, edge in (
@@ -77,6 +76,15 @@ def accuracy(results: pd.DataFrame, title: str = "From the first answer to the s
         loc="upper center", bbox_to_anchor=(0.5, -0.7 / figure.get_figheight()), ncols=3, fontsize=8, frameon=False
     )
     return figure
+
+
+def _rows(axes: Axes, results: pd.DataFrame) -> None:
+    """A row for each setting, from the top; a control stands in grey below the setting that it controls for."""
+    names = [name.split(" · ") for name in results["setting"]]
+    axes.set_yticks(range(len(names)), [name[-1] for name in names])
+    for name, tick in zip(names, axes.get_yticklabels(), strict=True):
+        tick.set_color("0.5" if name[1:] else "black")
+    axes.invert_yaxis()
 
 
 def _dumbbells(axes: Axes, results: pd.DataFrame) -> None:
@@ -106,8 +114,7 @@ def flips(results: pd.DataFrame, title: str = "What the second turn changes") ->
         share = 100 * results[kind] / results["n"].clip(lower=1)
         axes.barh(range(len(results)), share, left=left, color=color, label=f"{kind} {name}", height=0.65)
         left = left + share
-    axes.set_yticks(range(len(results)), results["setting"])
-    axes.invert_yaxis()
+    _rows(axes, results)
     axes.set_xlim(0, 100)
     axes.legend(
         ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.7 / figure.get_figheight()), fontsize=8, frameon=False
