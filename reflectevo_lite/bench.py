@@ -8,11 +8,15 @@ reflectevo bench [--gpu] [--out artifacts/bench]
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -51,7 +55,7 @@ def run(out: str | Path, *, gpu: bool = False, rounds: int = 5, size: int = 256)
     if gpu and not torch.cuda.is_available():
         raise ValueError("bench --gpu needs a CUDA device: there is none here (leave --gpu out for the CPU's table)")
     load = os.getloadavg()[0]
-    rows = [*generation(rounds=rounds, size=size), *checking(rounds)]
+    rows = [*generation(rounds=rounds, size=size), memory(), *checking(rounds)]
     rows += gpu_generation(rounds=rounds) if gpu else []
     env = store.environment() | {"load_before": load, "torch_threads": torch.get_num_threads()}
     store.write_json(Path(out) / "bench.json", {"environment": env, "rows": rows})
@@ -116,6 +120,49 @@ def generation(*, rounds: int, size: int, alone: int = 12) -> list[Row]:
     return rows
 
 
+def memory(sizes: tuple[int, int] = (2_000, 20_000)) -> Row:
+    """Peak memory of rollouts by the embedded model for many problems against few, each in a process of its own.
+
+    Short ones (8 new tokens, one reflection): what grows with the number of problems is what is looked for.
+    """
+    few, many = (_in_a_process(_peak_mib, n) for n in sizes)
+    return {
+        "measure": f"peak memory of rollouts, {sizes[1]:,} problems",
+        "unit": "MiB",
+        "rate": many,
+        "against": f"{sizes[0]:,} problems",
+        "baseline": few,
+        "ratio": many / few,
+        "low": many / few,
+        "high": many / few,
+        "rounds": 1,
+    }
+
+
+def _in_a_process(function: Callable[[int], float], n: int) -> float:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, n).result()
+
+
+def _peak_mib(n: int) -> float:
+    engine = TransformersEngine(models.load(models.TINY, device="cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "problems.jsonl"
+        store.write_jsonl(asked, synthetic.problems(n, "train", seed=0))
+        out = Path(folder) / "rollouts.jsonl"
+        rollouts.generate_rollouts(engine, asked, out, k=1, temperature=0.0, max_new_tokens=8, progress=False)
+    return _peak_kib() / 1024
+
+
+def _peak_kib() -> float:
+    """The largest resident set of this process so far. Linux hands ru_maxrss on from parent to child: not used there."""
+    with contextlib.suppress(OSError):
+        return next(float(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+
+
 def checking(rounds: int) -> list[Row]:
     """Grading of mathematical answers, and of programs in the sandbox: all cores against one at a time."""
     maths: list[Problem] = [
@@ -174,7 +221,7 @@ def table(rows: Sequence[Row], env: dict[str, Any]) -> str:
     """The rows as a Markdown table, with the machine beneath it."""
     lines = ["| | rate | against | rate | ratio (lowest to highest round) |", "|---|---|---|---|---|"]
     for row in rows:
-        ratio = f"**{row['ratio']:.1f}×** ({row['low']:.1f} to {row['high']:.1f})" if row["ratio"] else "–"
+        ratio = f"**{row['ratio']:.3g}×** ({row['low']:.3g} to {row['high']:.3g})" if row["ratio"] else "–"
         base = f"{row['baseline']:,.1f}" if row["baseline"] else "–"
         lines.append(f"| {row['measure']} | {row['rate']:,.1f} {row['unit']} | {row['against']} | {base} | {ratio} |")
     versions = ", ".join(f"{name} {v}" for name, v in env["versions"].items())

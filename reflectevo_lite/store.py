@@ -503,7 +503,7 @@ def resolve_dir(run_dir: str | Path) -> Path:
     return (project_root() / Path(run_dir).expanduser()).resolve()
 
 
-NOT_COMPARED = frozenset({"shard"})  # how the work is split does not change what is made
+NOT_COMPARED = frozenset({"shard", "other_seeds"})  # how work is split, what is read beside: the run stays the same
 
 
 def check_parameters(

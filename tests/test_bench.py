@@ -1,6 +1,7 @@
 """The table compares like with like, and says what it measured."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -38,9 +39,12 @@ def test_generation_at_a_real_shape_runs_on_a_tiny_one():
 
 def test_the_command_stores_its_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "checking", lambda rounds: [])  # processes of their own; measured where it counts
+    monkeypatch.setattr(bench, "memory", partial(bench.memory, (10, 20)))
     assert cli.main(["bench", "--rounds", "1", "--size", "8", "--out", str(tmp_path)]) == 0
     stored = json.loads((tmp_path / "bench.json").read_text())
     assert stored["rows"][0]["measure"].startswith("rollouts") and stored["environment"]["cpus"]
+    [peak] = [row for row in stored["rows"] if row["unit"] == "MiB"]
+    assert peak["against"] == "10 problems" and peak["rate"] > 100 and 0.5 < peak["ratio"] < 1.5
     table = (tmp_path / "bench.md").read_text()
     assert table in capsys.readouterr().out
     assert sum(line.startswith("| ") for line in table.splitlines()) == len(stored["rows"]) + 1

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import statistics
 
 import pytest
@@ -9,7 +10,7 @@ import recompute
 import yaml
 from conftest import ROOT
 
-from reflectevo_lite import pipeline, problems, tiny
+from reflectevo_lite import pipeline, problems, store, tiny
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {"n_train": 400, "n_test": 60, "n_rollout": 120, "chunk_size": 60, "rounds": 2, "turns": 3}
@@ -145,17 +146,31 @@ def test_a_second_call_is_a_quick_no_op_with_the_same_table(small_run):
 
 
 def test_force_sets_aside_all_that_a_stage_made(small_run, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(small_run[0].run_dir, copy)
+    (copy / store.PACKED).touch()
     pipeline.set_aside(copy, list(pipeline.STAGES))
     left = {p.relative_to(copy).parts[0] for p in copy.rglob("*") if p.is_file()} - {"before"}
     assert left <= {"run.yaml", "env.json", ".lock"}
 
 
+@pytest.mark.parametrize("kept", sorted((ROOT / "artifacts" / "reference").glob("*/rows.zip")), ids=str)
+def test_notebook_06_shows_a_reference_run_without_a_model(kept, tmp_path):
+    import papermill
+
+    copy = tmp_path / "reference"
+    shutil.copytree(kept.parent, copy)
+    before = json.loads((copy / "metrics.json").read_text())
+    source = str(ROOT / "notebooks" / "06_analysis.ipynb")
+    parameters = {"run_dir": str(copy)}  # not its other seeds: what is read beside a run may differ from call to call
+    papermill.execute_notebook(
+        source, str(tmp_path / "06.ipynb"), parameters, kernel_name="python3", progress_bar=False
+    )
+    assert json.loads((copy / "metrics.json").read_text()) == before
+
+
 def test_every_training_prompt_of_the_run_is_clean(small_run):
-    from reflectevo_lite import curation, store
+    from reflectevo_lite import curation
 
     run = store.Run(small_run[0].run_dir)
     plus = run.read("curated", "d_plus.jsonl")

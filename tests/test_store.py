@@ -140,9 +140,9 @@ def test_changed_data_are_refused_once_something_was_made_of_them(tmp_path):
         store.open_run("02_x", tmp_path, seed=0)
 
 
-def test_how_a_run_is_split_may_change(tmp_path):
-    store.open_run("02_x", tmp_path, shard="1/2", seed=0)
-    store.open_run("02_x", tmp_path, shard=None, seed=0)
+def test_how_a_run_is_split_and_what_is_read_beside_it_may_change(tmp_path):
+    store.open_run("02_x", tmp_path, shard="1/2", other_seeds=[], seed=0)
+    store.open_run("02_x", tmp_path, shard=None, other_seeds=["artifacts/seed_1"], seed=0)
     assert store.Run(tmp_path).params()["02_x"]["shard"] is None
 
 
