@@ -33,6 +33,19 @@ def test_committed_without_outputs_and_more_story_than_code(path):
     assert json.loads(path.read_text())["metadata"]["kernelspec"]["name"] == "python3"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_parameter_is_a_field_of_colabs_form(path):
+    [cell] = [c for c in cells(path, "code") if "parameters" in c["metadata"].get("tags", [])]
+    for line in "".join(cell["source"]).splitlines():
+        value, form = line.partition(" = ")[2].split("  # @param ")
+        choices = ast.literal_eval(form.replace("type:", '"type":'))
+        if isinstance(choices, list):
+            assert ast.literal_eval(value) in choices
+        else:
+            fits = {"string": str, "boolean": bool, "integer": int, "number": (int, float), "raw": object}
+            assert isinstance(ast.literal_eval(value), fits[choices["type"]])
+
+
 def test_a_shared_parameter_has_one_default():
     seen = {}
     for stage in pipeline.STAGES:
