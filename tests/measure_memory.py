@@ -1,12 +1,11 @@
-"""Peak memory of generation (and curation) at 2,000 and at 20,000 problems, each in a process of its own.
+"""Peak memory of generation and curation at 2,000 and at 20,000 problems, each in a process of its own.
 
-    python tests/measure_memory.py            the fake engine, problems of about 8 KB: minutes
-    python tests/measure_memory.py --tiny     the embedded model as well (8 new tokens, one reflection): longer
+    python tests/measure_memory.py
 
-Prints a table and exits with 1 where a ratio exceeds 1.2. Peak is the process's largest resident set (ru_maxrss).
+The fake engine answers problems of about 8 KB (`reflectevo bench` measures the embedded model's rollouts). Prints a table
+and exits with 1 where the ratio exceeds 1.2. Peak is the process's largest resident set (ru_maxrss).
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -16,21 +15,17 @@ from pathlib import Path
 
 import worker
 
-from reflectevo_lite import store, synthetic
+from reflectevo_lite import store
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = {
-    "fake": ["--curate"],
-    "tiny": ["--engine", "tiny", "--k", "1", "--max-new-tokens", "8"],
-}
 
 
-def measure(engine, n, folder):
+def measure(n, folder):
     problems = folder / "problems.jsonl"
-    store.write_jsonl(problems, worker.fake_problems(n, 8000) if engine == "fake" else synthetic.problems(n, "train"))
+    store.write_jsonl(problems, worker.fake_problems(n, 8000))
     command = [sys.executable, str(ROOT / "tests" / "worker.py"), str(problems), str(folder / "rollouts.jsonl")]
     found = subprocess.run(
-        [*command, "--chunk-size", "250", *OPTIONS[engine]],
+        [*command, "--chunk-size", "250", "--curate"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -40,21 +35,14 @@ def measure(engine, n, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--sizes", type=int, nargs=2, default=[2_000, 20_000])
-    args = parser.parse_args()
-    worst = 0.0
-    for engine in ("fake", "tiny") if args.tiny else ("fake",):
-        peaks = []
-        for n in args.sizes:
-            with tempfile.TemporaryDirectory() as folder:
-                report = measure(engine, n, Path(folder))
-            peaks.append(report["peak_kib"] / 1024)
-            print(f"{engine:5s}{n:8,} problems  peak {peaks[-1]:7.1f} MiB  {report['seconds']:7.1f} s", flush=True)
-        print(f"{engine:5s} ratio {peaks[1] / peaks[0]:.3f}", flush=True)
-        worst = max(worst, peaks[1] / peaks[0])
-    return int(worst > 1.2)
+    peaks = []
+    for n in (2_000, 20_000):
+        with tempfile.TemporaryDirectory() as folder:
+            report = measure(n, Path(folder))
+        peaks.append(report["peak_kib"] / 1024)
+        print(f"{n:8,} problems  peak {peaks[-1]:7.1f} MiB  {report['seconds']:7.1f} s", flush=True)
+    print(f"ratio {peaks[1] / peaks[0]:.3f}", flush=True)
+    return int(peaks[1] / peaks[0] > 1.2)
 
 
 if __name__ == "__main__":
