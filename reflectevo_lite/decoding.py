@@ -1,20 +1,24 @@
 """A decoding loop for batches of many short completions, in which no work is done twice or for nothing.
 
 Prompts that begin alike (the samples of one prompt, the reflections on one attempt) share one run over what they have
-in common; rows that are finished leave the batch; and sampling takes one uniform number per token that belongs to the
-row, so that what is drawn does not depend on which rows travel together.
+in common; rows that are finished leave the batch; and where most rows repeat what they have read (a second attempt is
+much like the first), the tokens that followed there are guessed and checked in one pass: prompt lookup decoding
+(https://github.com/apoorvumang/prompt-lookup-decoding), here for whole batches. Sampling takes one uniform number per
+token that belongs to the row, so that what is drawn depends neither on which rows travel together nor on the guesses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
 
 SHARED_TOKENS = 16  # a shorter common beginning is not worth a forward pass of its own
-FINISHED_SHARE = 0.1  # finished rows leave once they are this share of the batch: leaving copies the cache
+PREFILL_TOKENS = {"cpu": 1_536, "cuda": 32_768}  # prompt tokens a pass: on a CPU its activations should fit the cache
+NGRAM, DRAFT = 4, 3  # what followed the row's last NGRAM tokens when it had them before: so many tokens are guessed
+DRAFTED_SHARE = 0.5  # of the rows, for a pass with guesses to pay: all rows of a pass are equally long
 
 
 class Group(NamedTuple):
@@ -69,36 +73,78 @@ def decode(
     """
     import torch
 
-    device = model.device
+    order = [i for g in groups for i in g.rows]
     cache, logits, mask = _prefill(model, prompts, groups)
-    stop_ids = torch.tensor(list(stops), dtype=torch.long, device=device)
-    rows = torch.tensor([i for g in groups for i in g.rows], device=device)  # whose row stands where
-    done = torch.zeros(len(rows), dtype=torch.bool, device=device)
-    found = torch.full((len(prompts), max_new_tokens), -1, device=device)
-    for step in range(max_new_tokens):
-        token = pick(logits, temperature, None if draws is None else draws[rows, step])
-        found[rows, step] = torch.where(done, -1, token)
-        done |= torch.isin(token, stop_ids)
-        finished = int(done.sum())
-        if finished == len(done) or step + 1 == max_new_tokens:
-            break
-        if finished >= FINISHED_SHARE * len(done):
-            kept = (~done).nonzero()[:, 0]
-            rows, mask, token, done = rows[kept], mask[kept], token[kept], done[kept]
-            cache.batch_select_indices(kept)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = _forward(model, cache, token[:, None], mask)
-    return [[token for token in row if token >= 0] for row in found.tolist()]
+    on = {"device": model.device}
+    stop_ids = torch.tensor(list(stops), dtype=torch.long, **on)
+    rows = torch.tensor(order, **on)  # whose row stands where
+    start = torch.tensor([len(prompts[i]) for i in order], **on)
+    length, width = start.clone(), int(start.max()) + max_new_tokens + DRAFT
+    text = torch.tensor([[*prompts[i], *[-1] * (width - len(prompts[i]))] for i in order], **on)
+    draft, found = text[:, :0], [[] for _ in prompts]
+    while True:
+        ahead = torch.arange(draft.shape[1] + 1, **on)
+        turns = ((length - start)[:, None] + ahead).clamp(max=max_new_tokens - 1)
+        picked = pick(logits, temperature, None if draws is None else draws[rows[:, None], turns])
+        agreed = (picked[:, :-1] == draft).long().cumprod(1).sum(1)[:, None]
+        mask[:, mask.shape[1] - draft.shape[1] :] = ahead[1:] <= agreed  # wrong guesses stay in the cache, unseen
+        text.scatter_(1, length[:, None] + ahead, picked)  # what lies beyond the length is written over later
+        length += agreed[:, 0] + 1
+        done = (torch.isin(picked, stop_ids) & (ahead <= agreed)).any(1) | (length - start >= max_new_tokens)
+        if bool(done.any()):
+            for i, ids, end in zip(rows[done].tolist(), text[done].tolist(), length[done].tolist(), strict=True):
+                found[i] = _up_to(ids[len(prompts[i]) : end], stops)[:max_new_tokens]
+            n = len(done) - int(done.sum())
+            if n == 0:
+                return found
+            free, moved = done[:n].nonzero()[:, 0], (~done[n:]).nonzero()[:, 0] + n
+            for x in (rows, start, length, text, mask):
+                x[free] = x[moved]
+            rows, start, length, text, mask = rows[:n], start[:n], length[:n], text[:n], mask[:n]
+            for layer in cache.layers:
+                layer.keep(n, free, moved)
+        draft = look_up(text, length)
+        block = torch.cat([text.gather(1, length[:, None] - 1), draft.clamp(min=0)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(block.shape)], dim=1)
+        logits = _forward(model, cache, block, mask, block.shape[1])
+
+
+def look_up(text: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """What followed each row's last `NGRAM` tokens where it had them last before, as guesses of its next tokens.
+
+    `text`: token ids, rows × width, of which the first `length` (rows) count. Returns rows × `DRAFT` with -1 where there
+    is no guess, or rows × 0 where fewer than `DRAFTED_SHARE` of the rows have one.
+    """
+    import torch
+
+    end = int(length.max()) - NGRAM
+    if int(length.min()) <= NGRAM:
+        return text[:, :0]
+    places = torch.arange(end, device=text.device)
+    same = places < length[:, None] - NGRAM
+    for j in range(NGRAM):
+        same = same & (text[:, j : j + end] == text.gather(1, length[:, None] - NGRAM + j))
+    last = torch.where(same, places, -1).max(1, keepdim=True).values
+    if float((last >= 0).float().mean()) < DRAFTED_SHARE:
+        return text[:, :0]
+    return torch.where(last < 0, -1, text.gather(1, last + NGRAM + torch.arange(DRAFT, device=text.device)))
+
+
+def _up_to(ids: list[int], stops: Sequence[int]) -> list[int]:
+    """The ids up to and with the first stop."""
+    return ids[: next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids))]
 
 
 def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
-    """One token per row of `logits` (rows × vocabulary): the likeliest, or where `uniform` falls in the distribution."""
+    """A token for each of `logits` (… × vocabulary): the likeliest, or where `uniform` (…) falls in the distribution."""
     import torch
 
     if temperature <= 0:
         return logits.argmax(-1)
     mass = (logits.float() / temperature).softmax(-1).cumsum(-1)
-    return torch.searchsorted(mass, uniform[:, None] * mass[:, -1:], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return torch.searchsorted(mass, uniform[..., None] * mass[..., -1:], right=True)[..., 0].clamp(
+        max=logits.shape[-1] - 1
+    )
 
 
 def pad(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,7 +158,30 @@ def pad(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch
 
 
 def _prefill(model: Any, prompts: Sequence[Sequence[int]], groups: Sequence[Group]) -> tuple[Any, Any, Any]:
-    """Cache, logits of the last token and mask, a row per prompt in the groups' order."""
+    """Cache, logits of the last token (rows × 1 × vocabulary) and mask, a row per prompt in the groups' order."""
+    import torch
+
+    from . import _cache
+
+    room = PREFILL_TOKENS.get(model.device.type, PREFILL_TOKENS["cuda"])
+    parts = [_prefill_piece(model, prompts, piece) for piece in _pieces(prompts, groups, room)]
+    width = max(mask.shape[1] for _, _, mask in parts)
+    mask = torch.cat([torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for _, _, mask in parts])
+    return _cache.join([cache for cache, _, _ in parts], width), torch.cat([logits for _, logits, _ in parts]), mask
+
+
+def _pieces(prompts: Sequence[Sequence[int]], groups: Sequence[Group], room: int) -> Iterator[list[Group]]:
+    piece, size = [], 0
+    for g in groups:
+        tokens = g.shared + sum(len(prompts[i]) - g.shared for i in g.rows)
+        if piece and size + tokens > room:
+            yield piece
+            piece, size = [], 0
+        piece, size = [*piece, g], size + tokens
+    yield piece
+
+
+def _prefill_piece(model: Any, prompts: Sequence[Sequence[int]], groups: Sequence[Group]) -> tuple[Any, Any, Any]:
     import torch
     from transformers import DynamicCache
 
@@ -129,13 +198,18 @@ def _prefill(model: Any, prompts: Sequence[Sequence[int]], groups: Sequence[Grou
     return cache, _forward(model, cache, ids, mask), mask
 
 
-def _forward(model: Any, cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Logits after the last of `ids` (rows × new tokens); `mask` covers what the cache holds as well."""
+def _forward(model: Any, cache: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int = 1) -> torch.Tensor:
+    """Logits after the last `keep` of `ids` (rows × new tokens); `mask` covers what the cache holds as well."""
     places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     out = model(
-        input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=places,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=keep,
     )
-    return out.logits[:, -1]
+    return out.logits[:, -keep:]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

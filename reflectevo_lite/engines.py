@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Adapter = str | Path | None
 Batching = Literal["auto", "padded", "continuous", "generate"]
 BATCHING = ("auto", "padded", "continuous", "generate")
-BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}  # by measurement on two cores (`reflectevo bench`); a bound on memory
+BATCH_TOKENS = {"cpu": 32_768, "cuda": 131_072}  # by measurement on two cores (`reflectevo bench`); a bound on memory
 
 
 class Completion(NamedTuple):
@@ -61,7 +61,7 @@ def refuse_copies(n: int, temperature: float) -> None:
 class TransformersEngine:
     """Generation with a model in this process.
 
-    `batching` is "padded" (the loop of `decoding`: shared beginnings are computed once, finished rows leave the batch),
+    `batching` is "padded" (the loop of `decoding`: shared beginnings are computed once, finished rows leave the batch, repeated text is guessed),
     "continuous" (transformers' paged attention: rows come and go, nothing is padded), "generate" (transformers' plain
     `generate`, for models that the others do not know) or "auto": continuous on CUDA, padded elsewhere, generate where
     neither fits.
@@ -95,7 +95,7 @@ class TransformersEngine:
         import torch
 
         refuse_copies(n, temperature)
-        prompts = [self.encode(conversation) for conversation in conversations for _ in range(n)]
+        prompts = [ids for conversation in conversations for ids in [self.encode(conversation)] * n]
         if not prompts:
             return []
         with self.adapters.use(adapter) as model:

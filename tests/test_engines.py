@@ -144,12 +144,63 @@ def test_samples_of_a_prompt_share_its_run(engine, attempts):
     assert second[0] == 10 and second[1] <= max(lengths) - first[1] + 1
 
 
-def test_finished_rows_leave_the_batch(engine, conversations):
+def test_finished_rows_leave_the_batch_at_once(engine, conversations, monkeypatch):
+    monkeypatch.setattr(decoding, "DRAFTED_SHARE", 2)
     recorder, one = recorded(engine)
     found = one.generate(conversations[:40], max_new_tokens=96)
     lengths = [row[0].tokens for row in found]
-    steps = sum(rows for rows, width in recorder.passes if width == 1)
-    assert sum(lengths) - len(lengths) <= steps < 0.9 * len(lengths) * max(lengths)
+    assert sum(rows for rows, width in recorder.passes if width == 1) == sum(lengths) - len(lengths)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_repeated_text_is_guessed_and_nothing_else_changes(engine, conversations, monkeypatch, temperature):
+    retries, settings = conversations[40:], {"temperature": temperature, "max_new_tokens": 96, "seed": 2}
+    recorder, one = recorded(engine)
+    found = one.generate(retries, **settings)
+    passed = sum(rows for rows, width in recorder.passes if width <= decoding.DRAFT + 1)
+    assert passed < 0.6 * sum(row[0].tokens for row in found)  # otherwise a pass a token
+    monkeypatch.setattr(decoding, "DRAFTED_SHARE", 2)
+    assert engine.generate(retries, **settings) == found
+
+
+def test_a_guess_is_what_followed_the_same_tokens_last():
+    import torch
+
+    again = [1, 2, 3, 4, 7, 8, 9, 1, 2, 3, 4, 5, 6, 5, 1, 2, 3, 4]
+    rows = torch.tensor([[*again, 9, 9, 9], [*range(18), 9, 9, 9]])
+    length = torch.tensor([18, 18])
+    assert decoding.look_up(rows, length).tolist() == [[5, 6, 5], [-1, -1, -1]]
+    assert decoding.look_up(rows, length - 7).tolist() == [[7, 8, 9], [-1, -1, -1]]  # what lies beyond does not count
+    assert decoding.look_up(rows[[0, 1, 1]], length[[0, 1, 1]]).shape == (3, 0)  # too few rows have a guess
+    assert decoding.look_up(rows[:, :4], torch.tensor([4, 4])).shape == (2, 0)
+
+
+def test_the_cache_holds_what_transformers_cache_does():
+    import torch
+    from transformers import DynamicCache
+
+    from reflectevo_lite import _cache
+
+    def new(rows, tokens):
+        return [torch.randn(rows, 2, tokens, 4) for _ in range(2)]
+
+    parts, whole = [DynamicCache(), DynamicCache()], DynamicCache()
+    given = [new(3, 5), new(2, 7)]
+    for part, tensors in zip(parts, given, strict=True):
+        part.update(*tensors, 0)
+    padded = [torch.nn.functional.pad(t, (0, 0, 2, 0)) for t in given[0]]
+    whole.update(*(torch.cat(both) for both in zip(padded, given[1], strict=True)), 0)
+    ours = _cache.join(parts, 7)
+    for tokens in (1, 3, _cache.ROOM, 1):
+        more = new(5, tokens)
+        for mine, theirs in zip(ours.update(*more, 0), whole.update(*more, 0), strict=True):
+            assert torch.equal(mine, theirs)
+    assert ours.get_seq_length() == whole.get_seq_length() == 7 + 5 + _cache.ROOM
+    ours.layers[0].keep(3, torch.tensor([1]), torch.tensor([4]))
+    whole.batch_select_indices(torch.tensor([0, 4, 2]))
+    assert torch.equal(ours.layers[0].keys, whole.layers[0].keys)
+    more = new(3, 1)
+    assert all(torch.equal(m, t) for m, t in zip(ours.update(*more, 0), whole.update(*more, 0), strict=True))
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_else_changes(engine, conversations):
