@@ -85,7 +85,7 @@ def compare(measure: str, unit: str, ours: Rate, against: str, theirs: Rate, rou
     }
 
 
-def generation(*, rounds: int, size: int, alone: int = 12) -> list[Row]:
+def generation(*, rounds: int, size: int, alone: int = 48) -> list[Row]:
     """The embedded model on this machine's CPU: rollouts, and the parts they are made of.
 
     One prompt at a time is transformers' `generate` on each prompt, measured on `alone` problems a round.

@@ -120,7 +120,7 @@ def _add_results(commands: Any) -> None:
 
 def _add_machine(commands: Any) -> None:
     commands.add_parser("doctor", help="what this machine can do").set_defaults(command=_doctor)
-    bench = commands.add_parser("bench", help="the performance table: about 5 minutes on two cores")
+    bench = commands.add_parser("bench", help="the performance table: about 3 minutes on two cores")
     bench.add_argument("--gpu", action="store_true", help="generation and training at real models' shapes, too")
     bench.add_argument("--out", default="artifacts/bench", help="folder for bench.json and bench.md")
     bench.add_argument("--rounds", type=int, default=5, help="repeats of each comparison (default 5)")
