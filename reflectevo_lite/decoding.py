@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 SHARED_TOKENS = 16  # a shorter common beginning is not worth a forward pass of its own
-PREFILL_TOKENS = {"cpu": 1_536, "cuda": 32_768}  # prompt tokens a pass: on a CPU its activations should fit the cache
+PREFILL_TOKENS = {"cpu": 1_536, "cuda": 32_768}  # prompt tokens a pass; few stay in a processor's caches
 NGRAM, DRAFT = 4, 3  # what followed the row's last NGRAM tokens when it had them before: so many tokens are guessed
 DRAFTED_SHARE = 0.5  # of the rows, for a pass with guesses to pay: all rows of a pass are equally long
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Adapter = str | Path | None
 Batching = Literal["auto", "padded", "continuous", "generate"]
 BATCHING = ("auto", "padded", "continuous", "generate")
-BATCH_TOKENS = {"cpu": 32_768, "cuda": 131_072}  # by measurement on two cores (`reflectevo bench`); a bound on memory
+BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}  # by measurement on two cores (`reflectevo bench`); a bound on memory
 
 
 class Completion(NamedTuple):
@@ -61,7 +61,8 @@ def refuse_copies(n: int, temperature: float) -> None:
 class TransformersEngine:
     """Generation with a model in this process.
 
-    `batching` is "padded" (the loop of `decoding`: shared beginnings are computed once, finished rows leave the batch, repeated text is guessed),
+    `batching` is "padded" (the loop of `decoding`: shared beginnings are computed once, finished rows leave the batch,
+    repeated text is guessed and checked),
     "continuous" (transformers' paged attention: rows come and go, nothing is padded), "generate" (transformers' plain
     `generate`, for models that the others do not know) or "auto": continuous on CUDA, padded elsewhere, generate where
     neither fits.
