@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
+    from transformers import DynamicCache
+
+    from . import _cache
 
 SHARED_TOKENS = 16  # a shorter common beginning is not worth a forward pass of its own
-PREFILL_TOKENS = {"cpu": 1_536, "cuda": 32_768}  # prompt tokens a pass; few stay in a processor's caches
+PREFILL_TOKENS = {"cpu": 3_072, "cuda": 32_768}  # prompt tokens a pass; few stay in a processor's caches
 NGRAM, DRAFT = 4, 3  # what followed the row's last NGRAM tokens when it had them before: so many tokens are guessed
 DRAFTED_SHARE = 0.5  # of the rows, for a pass with guesses to pay: all rows of a pass are equally long
 
@@ -65,16 +68,18 @@ def decode(
     stops: Sequence[int],
     temperature: float = 0.0,
     draws: torch.Tensor | None = None,
+    memory: _cache.Memory | None = None,
 ) -> list[list[int]]:
     """New token ids of each prompt, up to and with the first of `stops`.
 
     `groups` covers all of `prompts` (see `group`). Greedy at temperature 0; above it, `draws` holds a uniform number in
-    [0, 1) for each row and new token, shape (rows, max_new_tokens), and decides.
+    [0, 1) for each row and new token, shape (rows, max_new_tokens), and decides. `memory` is that of earlier calls.
     """
     import torch
 
     order = [i for g in groups for i in g.rows]
-    cache, logits, mask = _prefill(model, prompts, groups)
+    batch, logits, mask = _prefill(model, prompts, groups, max_new_tokens, memory)
+    cache = batch.whole()
     on = {"device": model.device}
     stop_ids = torch.tensor(list(stops), dtype=torch.long, **on)
     rows = torch.tensor(order, **on)  # whose row stands where
@@ -96,6 +101,7 @@ def decode(
                 found[i] = _up_to(ids[len(prompts[i]) : end], stops)[:max_new_tokens]
             n = len(done) - int(done.sum())
             if n == 0:
+                batch.close()
                 return found
             free, moved = done[:n].nonzero()[:, 0], (~done[n:]).nonzero()[:, 0] + n
             for x in (rows, start, length, text, mask):
@@ -157,17 +163,29 @@ def pad(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _prefill(model: Any, prompts: Sequence[Sequence[int]], groups: Sequence[Group]) -> tuple[Any, Any, Any]:
-    """Cache, logits of the last token (rows × 1 × vocabulary) and mask, a row per prompt in the groups' order."""
+def _prefill(
+    model: Any, prompts: Sequence[Sequence[int]], groups: Sequence[Group], room: int, memory: _cache.Memory | None
+) -> tuple[_cache.Batch, torch.Tensor, torch.Tensor]:
+    """Keys and values, logits of the last token (rows × 1 × vocabulary) and mask, a row per prompt in the groups' order.
+
+    `room`: the tokens that will follow.
+    """
     import torch
+    from transformers import DynamicCache
 
     from . import _cache
 
-    room = PREFILL_TOKENS.get(model.device.type, PREFILL_TOKENS["cuda"])
-    parts = [_prefill_piece(model, prompts, piece) for piece in _pieces(prompts, groups, room)]
-    width = max(mask.shape[1] for _, _, mask in parts)
-    mask = torch.cat([torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for _, _, mask in parts])
-    return _cache.join([cache for cache, _, _ in parts], width), torch.cat([logits for _, logits, _ in parts]), mask
+    pieces = list(_pieces(prompts, groups, PREFILL_TOKENS.get(model.device.type, PREFILL_TOKENS["cuda"])))
+    layers, rows = len(DynamicCache(config=model.config).layers), sum(len(g.rows) for g in groups)
+    width = max(_width(prompts, piece) for piece in pieces)
+    batch = _cache.Batch(layers, rows, width, room, memory or _cache.Memory())
+    parts, at = [], 0
+    for piece in pieces:
+        n = sum(len(g.rows) for g in piece)
+        cache = batch.part(slice(at, at + n), _width(prompts, piece))
+        parts, at = [*parts, _prefill_piece(model, prompts, piece, cache)], at + n
+    mask = torch.cat([torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for _, mask in parts])
+    return batch, torch.cat([logits for logits, _ in parts]), mask
 
 
 def _pieces(prompts: Sequence[Sequence[int]], groups: Sequence[Group], room: int) -> Iterator[list[Group]]:
@@ -181,21 +199,32 @@ def _pieces(prompts: Sequence[Sequence[int]], groups: Sequence[Group], room: int
     yield piece
 
 
-def _prefill_piece(model: Any, prompts: Sequence[Sequence[int]], groups: Sequence[Group]) -> tuple[Any, Any, Any]:
+def _width(prompts: Sequence[Sequence[int]], piece: Sequence[Group]) -> int:
+    """Tokens that a piece's prompts take with their padding: what they share, and then what each has for itself."""
+    if all(len(g.rows) == 1 for g in piece):
+        return max(len(prompts[g.rows[0]]) for g in piece)
+    return max(g.shared for g in piece) + max(len(prompts[i]) - g.shared for g in piece for i in g.rows)
+
+
+def _prefill_piece(
+    model: Any, prompts: Sequence[Sequence[int]], piece: Sequence[Group], cache: DynamicCache
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill the cache of a piece's rows; logits of the last token and mask."""
     import torch
     from transformers import DynamicCache
 
-    cache, ordered = DynamicCache(config=model.config), [i for g in groups for i in g.rows]
-    if len(groups) == len(ordered):
-        ids, mask = pad([prompts[i] for i in ordered], model.device)
-        return cache, _forward(model, cache, ids, mask), mask
-    ids, mask = pad([prompts[g.rows[0]][: g.shared] for g in groups], model.device)
-    _forward(model, cache, ids, mask)
-    spread = torch.tensor([j for j, g in enumerate(groups) for _ in g.rows], device=model.device)
-    cache.batch_select_indices(spread)
-    ids, rest = pad([prompts[i][g.shared :] for g in groups for i in g.rows], model.device)
+    if len(piece) == sum(len(g.rows) for g in piece):
+        ids, mask = pad([prompts[i] for g in piece for i in g.rows], model.device)
+        return _forward(model, cache, ids, mask), mask
+    shared = DynamicCache(config=model.config)
+    ids, mask = pad([prompts[g.rows[0]][: g.shared] for g in piece], model.device)
+    _forward(model, shared, ids, mask)
+    spread = torch.tensor([j for j, g in enumerate(piece) for _ in g.rows], device=model.device)
+    for i, layer in enumerate(shared.layers):
+        cache.update(layer.keys[spread], layer.values[spread], i)
+    ids, rest = pad([prompts[i][g.shared :] for g in piece for i in g.rows], model.device)
     mask = torch.cat([mask[spread], rest], dim=1)
-    return cache, _forward(model, cache, ids, mask), mask
+    return _forward(model, cache, ids, mask), mask
 
 
 def _forward(model: Any, cache: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int = 1) -> torch.Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from . import decoding, models
+from . import decoding, models, planning
 from .rows import Message
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Adapter = str | Path | None
 Batching = Literal["auto", "padded", "continuous", "generate"]
 BATCHING = ("auto", "padded", "continuous", "generate")
-BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}  # by measurement on two cores (`reflectevo bench`); a bound on memory
 
 
 class Completion(NamedTuple):
@@ -62,25 +61,27 @@ class TransformersEngine:
     """Generation with a model in this process.
 
     `batching` is "padded" (the loop of `decoding`: shared beginnings are computed once, finished rows leave the batch,
-    repeated text is guessed and checked),
-    "continuous" (transformers' paged attention: rows come and go, nothing is padded), "generate" (transformers' plain
-    `generate`, for models that the others do not know) or "auto": continuous on CUDA, padded elsewhere, generate where
-    neither fits.
+    repeated text is guessed and checked), "continuous" (transformers' paged attention: rows come and go, nothing is
+    padded), "generate" (transformers' plain `generate`, for models that the others do not know) or "auto": continuous on
+    CUDA, padded elsewhere, generate where neither fits.
 
-    `batch_tokens` bounds rows × (prompt + new tokens) of a batch; when a GPU runs out of memory the batch is halved
-    and tried again. Sampling is seeded per call: the same call gives the same rows on the same machine, and with
-    "padded" whatever the batches were.
+    `batch_tokens` bounds rows × (prompt + new tokens) of a batch (`planning.default_batch_tokens` where it is not given);
+    when a GPU runs out of memory the batch is halved and tried again. Sampling is seeded per call: the same call gives
+    the same rows on the same machine, and with "padded" whatever the batches were.
     """
 
     def __init__(self, loaded: models.Loaded, *, batch_tokens: int | None = None, batching: Batching = "auto") -> None:
+        from ._cache import Memory
+
         if batching not in BATCHING:
             raise ValueError(f"unknown batching {batching!r}; there are {', '.join(BATCHING)}")
         self.model, self.tokenizer, self.name, self.backend = loaded
         self.adapters = models.Adapters(self.model)
-        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
+        self.batch_tokens = batch_tokens or self._fitting()
         self.fallback = "padded" if decoding.can_decode(self.model) else "generate"
         self.batching = self._choose() if batching == "auto" else batching
         self.strict = batching != "auto"
+        self.memory = Memory()
 
     def generate(
         self,
@@ -96,9 +97,10 @@ class TransformersEngine:
         import torch
 
         refuse_copies(n, temperature)
-        prompts = [ids for conversation in conversations for ids in [self.encode(conversation)] * n]
-        if not prompts:
+        if not conversations:
             return []
+        once = self.tokenizer([self._text(c) for c in conversations], add_special_tokens=False)["input_ids"]
+        prompts = [ids for ids in once for _ in range(n)]
         with self.adapters.use(adapter) as model:
             ids = self._continuous(model, prompts, temperature, max_new_tokens, seed)
             if ids is None:
@@ -110,10 +112,7 @@ class TransformersEngine:
 
     def encode(self, conversation: list[Message], completion: str | None = None) -> list[int]:
         """Token ids of a prompt as the model's chat template lays it out, thinking modes switched off."""
-        text = self.tokenizer.apply_chat_template(
-            conversation, tokenize=False, add_generation_prompt=True, **models.TEMPLATE
-        )
-        return self.tokenizer(text + (completion or ""), add_special_tokens=False)["input_ids"]
+        return self.tokenizer(self._text(conversation) + (completion or ""), add_special_tokens=False)["input_ids"]
 
     def score(
         self, conversations: Sequence[list[Message]], completions: Sequence[str], *, adapter: Adapter = None
@@ -135,6 +134,11 @@ class TransformersEngine:
                 order = order[len(batch) :]
         return scores
 
+    def _text(self, conversation: list[Message]) -> str:
+        return self.tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=True, **models.TEMPLATE
+        )
+
     def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
         import torch
 
@@ -149,6 +153,14 @@ class TransformersEngine:
             [[len(c)] for _, c in pairs], device=ids.device
         )
         return (taken * kept).sum(-1).tolist()
+
+    def _fitting(self) -> int:
+        """Tokens of a batch where nobody says how many; a model that `planning` does not know is taken for an 8B one."""
+        try:
+            shape = planning.shape_from_config(self.model.config.to_dict())
+        except ValueError:
+            shape = planning.KNOWN["meta-llama/Llama-3.1-8B-Instruct"]
+        return planning.default_batch_tokens(shape, self.model.dtype.itemsize, self.model.device.type)
 
     def _choose(self) -> Batching:
         """What "auto" stands for here."""
@@ -222,17 +234,21 @@ class TransformersEngine:
         max_new_tokens: int,
         draws: torch.Tensor,
     ) -> list[list[int]]:
+        from . import _cpu
+
         at = iter(range(len(prompts)))
         here = [decoding.Group([next(at) for _ in g.rows], g.shared) for g in groups]
-        return decoding.decode(
-            model,
-            prompts,
-            here,
-            max_new_tokens=max_new_tokens,
-            stops=self._stops(),
-            temperature=temperature,
-            draws=draws if temperature > 0 else None,
-        )
+        with _cpu.faster(model):
+            return decoding.decode(
+                model,
+                prompts,
+                here,
+                max_new_tokens=max_new_tokens,
+                stops=self._stops(),
+                temperature=temperature,
+                draws=draws if temperature > 0 else None,
+                memory=self.memory,
+            )
 
     def _plain(
         self, model: Any, prompts: list[list[int]], _: Any, temperature: float, max_new_tokens: int, __: Any

@@ -21,7 +21,8 @@ NF4_BYTES = 0.516  # per weight: 4 bits and double-quantised scales (arXiv 2305.
 TRAIN_EFFICIENCY, PREFILL_EFFICIENCY, READ_EFFICIENCY = 0.35, 0.4, 0.5  # assumed shares of peak
 NF4_SLOWER = 1.3  # assumed: weights are dequantised at every use
 LAYER_SECONDS = 0.001  # assumed: what Python takes to launch one layer's kernels in a decoding step
-BATCH_TOKENS = 65_536  # engines.TransformersEngine's default
+BATCH_TOKENS = {"cpu": 65_536, "cuda": 131_072}  # rows × (prompt + new tokens) of a batch in generation
+CPU_CACHE = 4 * GIB  # and what their keys and values may take there: a real model gets fewer tokens than a small one
 
 
 class Card(NamedTuple):
@@ -90,6 +91,11 @@ class Shape:
         small += self.qkv_bias * (self.heads + 2 * self.kv_heads) * self.head_dim
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
         return embeddings + self.linear + self.layers * small + self.hidden
+
+    @property
+    def cache(self) -> int:
+        """Numbers that a token's keys and values are."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
 
     def lora(self, r: int) -> int:
         """Weights of a rank-`r` adapter on every linear layer."""
@@ -225,10 +231,17 @@ def train_memory(setup: Setup, kind: str, batch: int) -> float:
     return weights(setup) + optimiser(setup) + activations(setup, tokens) + logits * setup.shape.vocab + OVERHEAD
 
 
-def generation_memory(setup: Setup, batch_tokens: int = BATCH_TOKENS) -> float:
+def default_batch_tokens(shape: Shape, bytes_per_weight: int, device: str) -> int:
+    """Tokens of a batch in generation where no parameter says how many."""
+    if device != "cpu":
+        return BATCH_TOKENS["cuda"]
+    return min(BATCH_TOKENS["cpu"], CPU_CACHE // (shape.cache * bytes_per_weight))
+
+
+def generation_memory(setup: Setup, batch_tokens: int) -> float:
     """Peak bytes of generation: weights, the KV cache of a full batch, and one layer's activations of its prompts."""
     s = setup.shape
-    cache = batch_tokens * 2 * s.layers * s.kv_heads * s.head_dim * setup.bytes_per_weight
+    cache = batch_tokens * s.cache * setup.bytes_per_weight
     return weights(setup._replace(full=False)) + cache + batch_tokens / 2 * 6 * s.hidden + OVERHEAD
 
 
@@ -337,7 +350,7 @@ def seconds(part: Work, setup: Setup, device: Card, flat: Mapping[str, Any], pro
         return slower * passes * n * part.tokens / (peak * TRAIN_EFFICIENCY) / (flat.get("processes") or 1)
     longest, mean = flat.get("max_new_tokens", 512), part.tokens / max(1, part.prompts)
     rows = max(1, min(batch_tokens // (prompt + longest), flat.get("chunk_size", 250), part.prompts))
-    cache = rows * (prompt + mean / 2) * 2 * shape.layers * shape.kv_heads * shape.head_dim * setup.bytes_per_weight
+    cache = rows * (prompt + mean / 2) * shape.cache * setup.bytes_per_weight
     step = (weights(setup) + cache) / (device.bandwidth * 1e9 * READ_EFFICIENCY)
     decode = -(-part.prompts // rows) * longest * max(step, shape.layers * LAYER_SECONDS)
     return decode + 2 * n * part.prompts * prompt / (peak * PREFILL_EFFICIENCY)
@@ -403,7 +416,8 @@ def _generating(setup: Setup, flat: Mapping[str, Any]) -> Setup:
 
 def _batch_tokens(setup: Setup, flat: Mapping[str, Any], limit: float | None) -> int:
     """The engine halves its batches until they fit; below a few rows it would not run."""
-    batch = flat.get("batch_tokens") or BATCH_TOKENS
+    device = "cuda" if setup.bytes_per_weight == 2 else "cpu"
+    batch = flat.get("batch_tokens") or default_batch_tokens(setup.shape, setup.bytes_per_weight, device)
     while limit and batch > 4096 and generation_memory(_generating(setup, flat), batch) > limit * USABLE:
         batch //= 2
     return batch

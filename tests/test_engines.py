@@ -117,7 +117,7 @@ class Recorder:
 
     def __init__(self, model, most=10**9):
         self.model, self.config, self.device, self.most, self.passes = model, model.config, model.device, most, []
-        self.generation_config = model.generation_config
+        self.generation_config, self.dtype = model.generation_config, model.dtype
 
     def __call__(self, input_ids, **kwargs):
         import torch
@@ -184,23 +184,133 @@ def test_the_cache_holds_what_transformers_cache_does():
     def new(rows, tokens):
         return [torch.randn(rows, 2, tokens, 4) for _ in range(2)]
 
-    parts, whole = [DynamicCache(), DynamicCache()], DynamicCache()
-    given = [new(3, 5), new(2, 7)]
-    for part, tensors in zip(parts, given, strict=True):
-        part.update(*tensors, 0)
+    def same(more):
+        for mine, theirs in zip(ours.update(*more, 0), whole.update(*more, 0), strict=True):
+            filled = theirs.shape[2]
+            assert torch.equal(mine[:, :, :filled], theirs) and mine.is_contiguous()
+            assert not mine[:, :, filled:].any() and mine.shape[2] - filled <= _cache.ROOM  # hidden, finite
+
+    memory, whole, given = _cache.Memory(), DynamicCache(), [new(3, 5), new(2, 7)]
+    memory.give(torch.full((5000,), torch.nan))  # what the last batch left behind
+    batch = _cache.Batch(1, 5, width=7, most=9, memory=memory)
+    for rows, states in ((slice(0, 3), given[0]), (slice(3, 5), given[1])):
+        part = batch.part(rows, states[0].shape[2])
+        halves = zip(*(s.split(4, dim=2) for s in states), strict=True)
+        shown = [part.update(*half, 0) for half in halves][-1]
+        assert all(torch.equal(mine, s) for mine, s in zip(shown, states, strict=True))
     padded = [torch.nn.functional.pad(t, (0, 0, 2, 0)) for t in given[0]]
     whole.update(*(torch.cat(both) for both in zip(padded, given[1], strict=True)), 0)
-    ours = _cache.join(parts, 7)
+    ours = batch.whole()
     for tokens in (1, 3, _cache.ROOM, 1):
-        more = new(5, tokens)
-        for mine, theirs in zip(ours.update(*more, 0), whole.update(*more, 0), strict=True):
-            assert torch.equal(mine, theirs)
+        assert ours.get_mask_sizes(tokens, 0)[0] >= ours.get_seq_length() + tokens
+        expected = ours.get_mask_sizes(tokens, 0)[0]
+        same(new(5, tokens))
+        assert ours.layers[0].keys.shape[2] == expected
     assert ours.get_seq_length() == whole.get_seq_length() == 7 + 5 + _cache.ROOM
     ours.layers[0].keep(3, torch.tensor([1]), torch.tensor([4]))
     whole.batch_select_indices(torch.tensor([0, 4, 2]))
-    assert torch.equal(ours.layers[0].keys, whole.layers[0].keys)
-    more = new(3, 1)
-    assert all(torch.equal(m, t) for m, t in zip(ours.update(*more, 0), whole.update(*more, 0), strict=True))
+    for tokens in (1, _cache.ROOM):
+        same(new(3, tokens))
+
+
+def test_memory_goes_from_batch_to_batch_and_stays_bounded(monkeypatch):
+    import torch
+
+    from reflectevo_lite import _cache
+
+    memory, states = _cache.Memory(), torch.zeros(4, 2, 6, 8)
+    batch = _cache.Batch(1, 4, 6, 20, memory)
+    batch.part(slice(4), 6).update(states, states, 0)
+    first, second = (b.piece for b in batch.buffers[0])
+    assert first is not second and len(first) == 4 * 2 * 26 * 8
+    batch.close()
+    assert memory.take(100, 100, states) is second and memory.take(100, 100, states) is first
+    assert len(memory.take(100, 300, states)) == 300 and len(memory.take(400, 300, states)) == 400
+    memory.give(first)
+    assert memory.take(100, 100, states.half()).dtype == torch.float16  # what is of another kind is let go
+    monkeypatch.setattr(_cache, "KEPT", first.nbytes + 1)
+    memory.give(first), memory.give(second)
+    assert memory.free == [first]
+
+
+@pytest.mark.parametrize("new", [1, 3, 60])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_attention_on_a_processor_is_torchs(new, kv_heads, monkeypatch):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from reflectevo_lite import _cpu
+
+    monkeypatch.setattr(_cpu, "CELLS", 3 * 25)  # the sixty go to torch's own
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, num_key_value_heads=kv_heads, **shape)).eval()
+    ids = torch.randint(0, 50, (3, 22 + new))
+    mask = torch.ones_like(ids)
+    mask[0, :9] = mask[1, 20] = 0  # padding, and a guess that was wrong
+
+    def logits():
+        with torch.inference_mode():
+            cache = model(ids[:, :22], attention_mask=mask[:, :22]).past_key_values
+            return model(ids[:, 22:], attention_mask=mask, past_key_values=cache).logits
+
+    want = logits()
+    with _cpu.faster(model):
+        assert model.config._attn_implementation == _cpu.ATTENTION
+        found = logits()
+    assert torch.allclose(found, want, atol=1e-5) and torch.equal(found, want) == (new == 60)
+
+
+def test_linear_layers_are_lent_to_onednn_and_given_back(engine):
+    import torch
+
+    from reflectevo_lite import _cpu
+
+    torch.manual_seed(0)
+    x = torch.randn(400, 1, engine.model.config.hidden_size)
+    layer = engine.model.model.layers[0].mlp.up_proj
+    implementation, called = engine.model.config._attn_implementation, []
+
+    class Failing(Exception):
+        pass
+
+    with torch.inference_mode():
+        want = layer(x)
+        with pytest.raises(Failing), _cpu.faster(engine.model):
+            with torch.profiler.profile() as seen:
+                found, few = layer(x), layer(x[:2])
+            called = [e.key for e in seen.key_averages() for _ in range(e.count)]
+            raise Failing
+    assert called.count("mkldnn::_linear_pointwise") == 1  # few rows are not worth its preparations
+    assert torch.allclose(found, want, atol=1e-5) and torch.allclose(few, want[:2], atol=1e-5)
+    assert "forward" not in vars(layer) and engine.model.config._attn_implementation == implementation
+
+
+def test_only_plain_linear_layers_are_lent():
+    import torch
+    from torch import nn
+
+    from reflectevo_lite import _cpu
+
+    class Quantised(nn.Linear):
+        pass
+
+    hooked = nn.Linear(2, 2)
+    hooked.forward = lambda x: x
+    assert _cpu._plain(nn.Linear(2, 2))
+    for other in (Quantised(2, 2), hooked, nn.Linear(2, 2, dtype=torch.bfloat16), nn.Identity()):
+        assert not _cpu._plain(other)
+
+
+def test_a_real_models_batches_are_smaller_on_a_cpu(engine):
+    from reflectevo_lite import planning
+
+    small = planning.shape_from_config(engine.model.config.to_dict())
+    real = planning.KNOWN["Qwen/Qwen3-1.7B"]
+    assert another(engine).batch_tokens == planning.default_batch_tokens(small, 4, "cpu") == 65_536
+    tokens = planning.default_batch_tokens(real, 4, "cpu")
+    assert 16_000 < tokens < 20_000 and tokens * real.cache * 4 <= 4 << 30
+    assert planning.default_batch_tokens(real, 2, "cuda") == 131_072
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_else_changes(engine, conversations):

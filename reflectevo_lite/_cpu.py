@@ -1,0 +1,85 @@
+"""Decoding on a processor: attention as two matrix products, and linear layers by oneDNN.
+
+torch's `scaled_dot_product_attention` goes through rows and heads one by one there, which for few new tokens is mostly
+overhead, and wants grouped-query keys and values copied for each head. Its linear layers in float32 go to MKL, which on
+AMD processors does without AVX-512. `bench` has what both are worth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+ATTENTION = "reflectevo_cpu"  # its name at https://huggingface.co/docs/transformers/attention_interface
+CELLS = 64 << 10  # new × cached tokens of a row above which torch's own attention is the faster
+WORTH = 2 << 20  # multiplications of a linear layer below which oneDNN's preparations take longer than they save
+
+
+@contextlib.contextmanager
+def faster(model: Any) -> Iterator[None]:
+    """Run the model's passes of few tokens this way, where it is on a processor; its weights stay as they are."""
+    if model.device.type != "cpu" or not isinstance(model, nn.Module):
+        yield
+        return
+    layers = [m for m in model.modules() if _plain(m)] if torch.backends.mkldnn.is_available() else []
+    before = model.config._attn_implementation
+    try:
+        for layer in layers:
+            layer.forward = partial(_linear, layer)
+        if before == "sdpa":
+            model.set_attn_implementation(ATTENTION)
+        yield
+    finally:
+        if before == "sdpa":
+            model.set_attn_implementation(before)
+        for layer in layers:
+            vars(layer).pop("forward", None)
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Rows × new tokens × heads × head dimension, from query, key and value (rows × heads × tokens × head dimension).
+
+    `attention_mask` (rows × 1 × new tokens × tokens) is added to the scores.
+    """
+    rows, heads, new, size = query.shape
+    shared_by, tokens = key.shape[1:3]
+    if attention_mask is None or scaling is None or new * tokens > CELLS:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    grouped = (query * scaling).reshape(rows * shared_by, -1, size)  # heads with the same keys, one below the other
+    scores = torch.bmm(grouped, key.flatten(0, 1).transpose(1, 2)).view(rows, heads, new, tokens)
+    weights = scores.add_(attention_mask).softmax(-1, dtype=torch.float32).to(value.dtype)
+    found = torch.bmm(weights.view(*grouped.shape[:2], tokens), value.flatten(0, 1))
+    return found.view(rows, heads, new, -1).transpose(1, 2).contiguous(), None
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether it is a linear layer in float32 that nobody else has put a hand to (quantisation, offloading)."""
+    if type(module) is not nn.Linear or "forward" in vars(module):
+        return False
+    return type(module.weight.data) is torch.Tensor and module.weight.dtype == torch.float32
+
+
+def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    if x.numel() * layer.out_features < WORTH:
+        return nn.functional.linear(x, layer.weight, layer.bias)
+    return torch.ops.mkldnn._linear_pointwise.default(x, layer.weight, layer.bias, "none", [], "")
+
+
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, eager_mask)
