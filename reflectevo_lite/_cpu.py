@@ -29,7 +29,8 @@ def faster(model: Any) -> Iterator[None]:
     if model.device.type != "cpu" or not isinstance(model, nn.Module):
         yield
         return
-    layers = [m for m in model.modules() if _plain(m)] if torch.backends.mkldnn.is_available() else []
+    onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # not torch's API
+    layers = [m for m in model.modules() if onednn and _plain(m)]
     before = model.config._attn_implementation
     try:
         for layer in layers:

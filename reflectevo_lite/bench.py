@@ -282,8 +282,8 @@ class _Numbers:
     def apply_chat_template(self, conversation: list[Message], **_: Any) -> str:
         return conversation[0]["content"]
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [int(word) for word in text.split()]}
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
 
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         return " ".join(map(str, ids))

@@ -246,7 +246,8 @@ def execute(plan: Plan, stage: str, head: str) -> None:
             cwd=str(store.project_root()),
             progress_bar={"desc": head, "leave": False},
             log_output=False,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # a local kernel need not warn of unencrypted TCP
+            # a local kernel need not warn of unencrypted TCP, nor show how it ends when it is interrupted
+            extra_arguments=["--IPKernelApp.log_level=50"],
         )
     except PapermillExecutionError as error:
         raise Failure(
