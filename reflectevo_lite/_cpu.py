@@ -59,10 +59,11 @@ def attention(
     `attention_mask` (rows × 1 × new tokens × tokens) is added to the scores.
     """
     rows, heads, new, size = query.shape
-    shared_by, tokens = key.shape[1:3]
-    if attention_mask is None or scaling is None or new * tokens > CELLS:
+    kv_heads, tokens = key.shape[1:3]
+    more = kwargs.get("dropout") or kwargs.get("position_bias") is not None
+    if attention_mask is None or scaling is None or more or new * tokens > CELLS:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    grouped = (query * scaling).reshape(rows * shared_by, -1, size)  # heads with the same keys, one below the other
+    grouped = (query * scaling).reshape(rows * kv_heads, -1, size)  # heads with the same keys, one below the other
     scores = torch.bmm(grouped, key.flatten(0, 1).transpose(1, 2)).view(rows, heads, new, tokens)
     weights = scores.add_(attention_mask).softmax(-1, dtype=torch.float32).to(value.dtype)
     found = torch.bmm(weights.view(*grouped.shape[:2], tokens), value.flatten(0, 1))

@@ -261,15 +261,33 @@ def test_attention_on_a_processor_is_torchs(new, kv_heads, monkeypatch):
     assert torch.allclose(found, want, atol=1e-5) and torch.equal(found, want) == (new == 60)
 
 
+@pytest.mark.parametrize(
+    "asked", [{"dropout": 0.1}, {"position_bias": 0}, {"attention_mask": None}, {"scaling": None}, {"dropout": 0.0}]
+)
+def test_what_attention_on_a_processor_does_not_do_goes_to_torchs(asked, monkeypatch):
+    import torch
+
+    from reflectevo_lite import _cpu
+
+    monkeypatch.setattr(_cpu, "sdpa_attention_forward", lambda *_, **__: ("torch's", None))
+    states = torch.randn(2, 4, 3, 8)
+    found, _ = _cpu.attention(
+        None, states, states, states, **{"attention_mask": torch.zeros(()), "scaling": 1.0} | asked
+    )
+    assert isinstance(found, str) == (asked != {"dropout": 0.0})
+
+
 def test_linear_layers_are_lent_to_onednn_and_given_back(engine):
     import torch
 
     from reflectevo_lite import _cpu
 
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch is built without oneDNN here")
     torch.manual_seed(0)
     x = torch.randn(400, 1, engine.model.config.hidden_size)
     layer = engine.model.model.layers[0].mlp.up_proj
-    implementation, called = engine.model.config._attn_implementation, []
+    implementation = engine.model.config._attn_implementation
 
     class Failing(Exception):
         pass
