@@ -65,10 +65,10 @@ class Buffer:
 
 
 class Batch:
-    """The keys and values of a batch, two buffers a layer. All prompts end at token `width`; `most` may follow."""
+    """The keys and values of a batch, two buffers a layer. All prompts end at token `width`; `room` more may follow."""
 
-    def __init__(self, layers: int, rows: int, width: int, most: int, memory: Memory) -> None:
-        self.layers, self.rows, self.width, self.most, self.memory = layers, rows, width, most, memory
+    def __init__(self, layers: int, rows: int, width: int, room: int, memory: Memory) -> None:
+        self.layers, self.rows, self.width, self.room, self.memory = layers, rows, width, room, memory
         self.buffers: dict[int, list[Buffer]] = {}
 
     def part(self, rows: slice, width: int) -> DynamicCache:
@@ -92,7 +92,7 @@ class Batch:
 
     def _buffer(self, states: torch.Tensor) -> Buffer:
         _, heads, _, size = states.shape
-        most = self.rows * heads * (self.width + self.most) * size
+        most = self.rows * heads * (self.width + self.room) * size
         made = Buffer(self.memory, (self.rows, heads, self.width + ROOM, size), most, states)
         made.view[:, :, self.width :] = 0
         return made
@@ -139,7 +139,7 @@ class Whole(DynamicLayer):
         """Append new tokens; the keys and values of all tokens and of those to come."""
         width, _ = self.get_mask_sizes(key_states.shape[2])
         if width > self.keys.shape[2]:
-            self.buffers[:] = [b.grown(self.end, width) for b in self.buffers]
+            self.buffers[:] = [b.grown(self.end, width) for b in self.buffers]  # in place: the batch closes them
             self._show(len(self.keys))
         at, self.end = self.end, self.end + key_states.shape[2]
         self.keys[:, :, at : self.end], self.values[:, :, at : self.end] = key_states, value_states

@@ -416,8 +416,8 @@ def _generating(setup: Setup, flat: Mapping[str, Any]) -> Setup:
 
 def _batch_tokens(setup: Setup, flat: Mapping[str, Any], limit: float | None) -> int:
     """The engine halves its batches until they fit; below a few rows it would not run."""
-    device = "cuda" if setup.bytes_per_weight == 2 else "cpu"
-    batch = flat.get("batch_tokens") or default_batch_tokens(setup.shape, setup.bytes_per_weight, device)
+    default = default_batch_tokens(setup.shape, setup.bytes_per_weight, "cuda" if limit else "cpu")
+    batch = flat.get("batch_tokens") or default
     while limit and batch > 4096 and generation_memory(_generating(setup, flat), batch) > limit * USABLE:
         batch //= 2
     return batch

@@ -192,7 +192,7 @@ def test_the_cache_holds_what_transformers_cache_does():
 
     memory, whole, given = _cache.Memory(), DynamicCache(), [new(3, 5), new(2, 7)]
     memory.give(torch.full((5000,), torch.nan))  # what the last batch left behind
-    batch = _cache.Batch(1, 5, width=7, most=9, memory=memory)
+    batch = _cache.Batch(1, 5, width=7, room=9, memory=memory)
     for rows, states in ((slice(0, 3), given[0]), (slice(3, 5), given[1])):
         part = batch.part(rows, states[0].shape[2])
         halves = zip(*(s.split(4, dim=2) for s in states), strict=True)
