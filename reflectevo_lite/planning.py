@@ -232,7 +232,7 @@ def train_memory(setup: Setup, kind: str, batch: int) -> float:
 
 
 def default_batch_tokens(shape: Shape, bytes_per_weight: int, device: str) -> int:
-    """Tokens of a batch in generation where no parameter says how many."""
+    """Tokens of a batch in generation where the engine is not told how many."""
     if device != "cpu":
         return BATCH_TOKENS["cuda"]
     return min(BATCH_TOKENS["cpu"], CPU_CACHE // (shape.cache * bytes_per_weight))
@@ -416,8 +416,7 @@ def _generating(setup: Setup, flat: Mapping[str, Any]) -> Setup:
 
 def _batch_tokens(setup: Setup, flat: Mapping[str, Any], limit: float | None) -> int:
     """The engine halves its batches until they fit; below a few rows it would not run."""
-    default = default_batch_tokens(setup.shape, setup.bytes_per_weight, "cuda" if limit else "cpu")
-    batch = flat.get("batch_tokens") or default
+    batch = default_batch_tokens(setup.shape, setup.bytes_per_weight, "cuda" if limit else "cpu")
     while limit and batch > 4096 and generation_memory(_generating(setup, flat), batch) > limit * USABLE:
         batch //= 2
     return batch
