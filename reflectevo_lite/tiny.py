@@ -249,6 +249,11 @@ CHAT_TEMPLATE = (
 
 def phrases() -> list[str]:
     """The vocabulary: what the prompts and the synthetic tasks are made of. A fixed sentence is one token."""
+    return list(dict.fromkeys([*_prompt_phrases(), *_task_phrases()]))
+
+
+def _prompt_phrases() -> list[str]:
+    """What prompts, reflections and answers have in common, whatever the task."""
     sentences = [
         *prompts.VERIFY.values(),
         *(text for _, text in prompts.LOCATE.values()),
@@ -264,7 +269,7 @@ def phrases() -> list[str]:
         *CAUSES.values(),
         "Plan: keep the answer.",
     ]
-    fixed = [
+    return [
         *(" " + sentence for sentence in sentences),
         *prompts.VERDICT.values(),
         AUDIT,
@@ -298,6 +303,10 @@ def phrases() -> list[str]:
         "Answer:",
         *(f"{nl}Step {i}:" for i in range(1, 7) for nl in ("", "\n")),
     ]
+
+
+def _task_phrases() -> list[str]:
+    """What the synthetic tasks' questions and answers are made of."""
     arithmetic = [
         *(f" {d}" for d in range(10)),
         *(f" {sign}" for sign in synthetic.Arithmetic.SIGN.values()),
@@ -330,7 +339,7 @@ def phrases() -> list[str]:
         *(f" {letter}" for letter in "ABCD"),
         " none of them",
     ]
-    return list(dict.fromkeys(fixed + arithmetic + lists + lineup))
+    return arithmetic + lists + lineup
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
