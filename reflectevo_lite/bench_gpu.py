@@ -35,10 +35,11 @@ ARMS = {  # name: this package's path, 4 bits, packed rows (SFT only)
     "plain": (False, False, False),
     "ours": (True, False, False),
     "ours, packed": (True, False, True),
+    "ours, padding-free": (True, False, None),
     "plain, 4 bits": (False, True, False),
     "ours, 4 bits": (True, True, False),
 }
-AGAINST = {"ours": "plain", "ours, packed": "plain", "ours, 4 bits": "plain, 4 bits"}
+AGAINST = {"ours": "plain", "ours, packed": "plain", "ours, padding-free": "plain", "ours, 4 bits": "plain, 4 bits"}
 WARM_UP = 3
 RANK, MAX_LENGTH = 16, 2048
 TRAINING = {
@@ -86,7 +87,7 @@ def _arms(asked: Sequence[str] | None, kind: str) -> list[str]:
 
     quantises = importlib.util.find_spec("bitsandbytes") is not None
     chosen = asked or [a for a, (_, in_4bit, _) in ARMS.items() if quantises or not in_4bit]
-    return [a for a in chosen if kind == "sft" or not ARMS[a][2]]
+    return [a for a in chosen if kind == "sft" or ARMS[a][2] is False]
 
 
 def _interleaved(folder: Path, name: str, kind: str, arms: list[str], repeats: int, steps: int) -> list[dict[str, Any]]:
@@ -233,7 +234,7 @@ def _arguments(
     if not ours:
         return shared
     explicit = models.explicit(kind, unsloth=models.choose_backend("auto").unsloth)
-    return explicit | shared | ({"packing": True} if packed else {})
+    return explicit | shared | ({"packing": True} if packed else {"padding_free": None} if packed is None else {})
 
 
 def _trainer(kind: str, loaded: models.Loaded, peft_config: Any, data: Any, arguments: dict[str, Any]) -> Any:

@@ -106,7 +106,8 @@ def trainer_of(
     from trl import GRPOTrainer
 
     whole = job.params.full_finetuning  # then there is no adapter to switch off, and the base needs its own copy
-    engine = TransformersEngine(models.load(job.model) if whole else loaded)
+    shared = "generate" if models.is_unsloth(loaded) else "auto"  # the one way of batching that Unsloth's models know
+    engine = TransformersEngine(models.load(job.model) if whole else loaded, batching="auto" if whole else shared)
     reward = SecondTurnReward(engine, rows, job.params.max_new_tokens)
     trainer = GRPOTrainer(model, reward_funcs=reward, **common)
     reward.policy = None if whole else trainer.model
@@ -134,7 +135,6 @@ def config_of(params: GRPOParams, common: dict[str, Any]) -> GRPOConfig:
         "num_iterations": 1,
         "steps_per_generation": params.grad_accum,
         "epsilon": 0.2,
-        "epsilon_high": None,
         "loss_type": "dapo",
         "scale_rewards": "group",
         "importance_sampling_level": "token",

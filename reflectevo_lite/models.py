@@ -128,16 +128,18 @@ def load(
     path, device = resolve(name), device or ("cuda" if torch.cuda.is_available() else "cpu")
     number = getattr(torch, "float32" if full_finetuning and dtype == "auto" else pick_dtype(dtype, device))
     tokenizer = _tokenizer(name, path)  # transformers' own on both paths: Unsloth's mends chat templates
-    if choice.unsloth:
-        model = _load_unsloth(path, number, load_in_4bit, max_length, for_training, full_finetuning)
+    unsloth = choice.unsloth and for_training  # its models fill no cache that is handed to them and know no paged attention
+    if unsloth:
+        model = _load_unsloth(path, number, load_in_4bit, max_length, full_finetuning)
     else:
         model = _load_plain(name, path, number, load_in_4bit, device)
     if not for_training:
         model.eval()
     model.generation_config.eos_token_id = stop_tokens(model, tokenizer)
     kind = "NF4, computing in " if load_in_4bit else ""
-    used = "Unsloth" if choice.unsloth else "transformers"
-    loaded = Loaded(model, tokenizer, name, f"{used} on {device}, {kind}{str(number)[6:]} ({choice.why})")
+    used = "Unsloth" if unsloth else "transformers"
+    why = f"{choice.why} trains" if choice.unsloth and not unsloth else choice.why
+    loaded = Loaded(model, tokenizer, name, f"{used} on {device}, {kind}{str(number)[6:]} ({why})")
     _say(f"{name}: {loaded.backend}")
     return loaded
 
@@ -182,9 +184,7 @@ def _local_device(device: str) -> Any:
     return int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else device
 
 
-def _load_unsloth(
-    path: str, dtype: Any, load_in_4bit: bool, max_length: int, for_training: bool, full: bool
-) -> PreTrainedModel:
+def _load_unsloth(path: str, dtype: Any, load_in_4bit: bool, max_length: int, full: bool) -> PreTrainedModel:
     from unsloth import FastLanguageModel
 
     model, _ = FastLanguageModel.from_pretrained(
@@ -197,7 +197,7 @@ def _load_unsloth(
         use_gradient_checkpointing=False,  # `trainable` decides
         fast_inference=False,  # vLLM is reached through a server instead
     )
-    return model if for_training else FastLanguageModel.for_inference(model)
+    return model
 
 
 def is_unsloth(loaded: Loaded) -> bool:
@@ -310,6 +310,7 @@ EXPLICIT_BY_KIND: dict[str, dict[str, Any]] = {
     },
     "grpo": {
         "beta": 0.0,
+        "epsilon_high": 0.2,  # TRL's None means epsilon; Unsloth would make 0.28 of it
         "loss_type": "dapo",
         "mask_truncated_completions": False,
         "num_generations": 8,
@@ -326,6 +327,7 @@ def explicit(kind: Literal["sft", "dpo", "grpo"], *, unsloth: bool = False) -> d
     its own kernel does, which TRL's chunks would bypass.
     """
     same = EXPLICIT | EXPLICIT_BY_KIND[kind]
+    same = same | {"dataset_num_proc": 1 if unsloth else None}  # in this process: Unsloth makes of None workers, datasets of 1
     return same | {"loss_type": "nll"} if unsloth and kind == "sft" else same
 
 

@@ -292,10 +292,10 @@ def config(
         return config_of(params, common)
     if kind == "dpo":
         own = {"beta": params.beta, "label_smoothing": 0.0, "sync_ref_model": False}
-        return DPOConfig(**common | own, max_length=params.max_length, dataset_num_proc=None)
+        return DPOConfig(**common | own, max_length=params.max_length)
     own = {"packing": params.packing, "packing_strategy": "bfd", "eval_packing": False, "shuffle_dataset": False}
     own |= {"completion_only_loss": True, "assistant_only_loss": False}
-    return SFTConfig(**common | own, max_length=params.max_length, dataset_num_proc=None)
+    return SFTConfig(**common | own, max_length=params.max_length)
 
 
 def resolved_args(

@@ -104,7 +104,7 @@ def full_rows(kind, n):
 
 @pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="needs unsloth")
 def test_unsloth_is_chosen_and_trains_as_plain_transformers_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
     folder = bench_gpu.make_model("smoke", tmp_path / "smoke")
     for kind in ("sft", "dpo"):
         plain, ours = (bench_gpu._child(folder, "smoke", kind, arm, 4) for arm in ("plain", "ours"))
