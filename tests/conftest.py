@@ -9,15 +9,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
-from reflectevo_lite import prompts, synthetic, tiny
-from reflectevo_lite.engines import Completion
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded import making as tiny
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate.engines import Completion
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def engine():
-    from reflectevo_lite import engines, models
+    from reflectevo_lite.generate import engines, models
 
     return engines.TransformersEngine(models.load("tiny"))
 

@@ -19,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from reflectevo_lite import store, synthetic
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.store import files as store
 
 ROOT = Path(__file__).parents[1]
 CHUNK = 2

@@ -5,8 +5,14 @@ import random
 
 from conftest import ScriptedEngine
 
-from reflectevo_lite import curation, evaluation, prompts, rollouts, store, synthetic, tiny
-from reflectevo_lite.engines import Completion
+from reflectevo_lite import prompts
+from reflectevo_lite.curate import curation
+from reflectevo_lite.embedded import making as tiny
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.evaluate import evaluation
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.generate.engines import Completion
+from reflectevo_lite.store import files as store
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>&lt;b&gt;\'"` </pre></div><style>*{display:none}</style>'
 

@@ -9,7 +9,12 @@ import recompute
 from conftest import ROOT
 from madeup import eval_row
 
-from reflectevo_lite import analysis, carryover, cli, evaluation, paper, plots, store, synthetic
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.evaluate import carryover, evaluation, paper
+from reflectevo_lite.read import figures as plots
+from reflectevo_lite.read import tables as analysis
+from reflectevo_lite.run import cli
+from reflectevo_lite.store import files as store
 
 RIGHT = {"prompted": 0.3, "reflector_only": 0.7, "unfiltered": 0.32, "round_2": 0.71, "odd_name": 0.3}
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from reflectevo_lite import bench, cli
+from reflectevo_lite.run import bench, cli
 
 
 def test_rounds_are_paired_and_their_order_is_swapped():

@@ -5,7 +5,8 @@ import json
 import pytest
 from conftest import ROOT
 
-from reflectevo_lite import bench_gpu, models
+from reflectevo_lite.generate import models
+from reflectevo_lite.run import bench_gpu
 
 
 def test_without_a_gpu_it_skips_with_one_line(tmp_path, capsys, monkeypatch):

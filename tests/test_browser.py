@@ -18,9 +18,12 @@ import pytest
 from conftest import ROOT
 from madeup import make_run, read_lines
 
-from reflectevo_lite import evaluation, plots, plots_errors, store
-from reflectevo_lite.explorer import Transcripts
-from reflectevo_lite.report import build_report
+from reflectevo_lite.evaluate import evaluation
+from reflectevo_lite.read import figures as plots
+from reflectevo_lite.read import figures_errors as plots_errors
+from reflectevo_lite.read.explorer import Transcripts
+from reflectevo_lite.read.report import build_report
+from reflectevo_lite.store import files as store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
@@ -117,7 +120,7 @@ def shot(page, name, of=None):
 
 def explorer_notebook(folder, run_dir):
     cell = nbformat.v4.new_code_cell(
-        f"from reflectevo_lite.explorer import explore\nexplorer = explore({str(run_dir)!r})"
+        f"from reflectevo_lite.read.explorer import explore\nexplorer = explore({str(run_dir)!r})"
     )
     meta = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=meta), folder / "look.ipynb")
@@ -199,7 +202,7 @@ def test_notebook_06_runs_in_the_browser_with_its_explorer(page, lab, tmp_path):
     parameters.source += f"\nrun_dir = {str(run.directory)!r}"
     if not any("explore(" in c.source for c in notebook.cells):
         notebook.cells.append(
-            nbformat.v4.new_code_cell("from reflectevo_lite.explorer import explore\nexplore(run_dir)")
+            nbformat.v4.new_code_cell("from reflectevo_lite.read.explorer import explore\nexplore(run_dir)")
         )
     nbformat.write(notebook, lab[0] / "06_analysis.ipynb")
     open_and_run(page, lab[1], "06_analysis.ipynb")

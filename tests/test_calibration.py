@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu, norm
 
-from reflectevo_lite import calibration, plots, prompts
+from reflectevo_lite import prompts
+from reflectevo_lite.curate import calibration
+from reflectevo_lite.read import figures as plots
 
 
 def made_up(n=200, k=4, effect=1.0, spread=1.0, seed=0):
@@ -105,7 +107,7 @@ def test_too_little_to_say_anything_is_no_error(rows):
 
 
 def test_the_table_holds_every_reflection_with_its_own_gain(scripted, tmp_path):
-    from reflectevo_lite import rollouts
+    from reflectevo_lite.generate import rollouts
 
     engine, problems = scripted
     rows = rollouts.generate_rollouts(

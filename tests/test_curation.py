@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from reflectevo_lite import curation, prompts, rollouts, store
+from reflectevo_lite import prompts
+from reflectevo_lite.curate import curation
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.store import files as store
 
 
 @pytest.fixture

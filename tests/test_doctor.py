@@ -2,7 +2,8 @@
 
 import importlib.util
 
-from reflectevo_lite import cli, doctor, models, planning
+from reflectevo_lite.generate import models
+from reflectevo_lite.run import cli, doctor, planning
 
 
 def test_it_names_every_subject_on_a_machine_without_a_gpu(capsys):

@@ -4,7 +4,9 @@ import random
 
 import pytest
 
-from reflectevo_lite import decoding, engines, models, prompts, synthetic
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate import decoding, engines, models
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,7 @@ def test_the_cache_holds_what_transformers_cache_does():
     import torch
     from transformers import DynamicCache
 
-    from reflectevo_lite import _cache
+    from reflectevo_lite.generate import cache as _cache
 
     def new(rows, tokens):
         return [torch.randn(rows, 2, tokens, 4) for _ in range(2)]
@@ -216,7 +218,7 @@ def test_the_cache_holds_what_transformers_cache_does():
 def test_memory_goes_from_batch_to_batch_and_stays_bounded(monkeypatch):
     import torch
 
-    from reflectevo_lite import _cache
+    from reflectevo_lite.generate import cache as _cache
 
     memory, states = _cache.Memory(), torch.zeros(4, 2, 6, 8)
     batch = _cache.Batch(1, 4, 6, 20, memory)
@@ -239,7 +241,7 @@ def test_attention_on_a_processor_is_torchs(new, kv_heads, monkeypatch):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from reflectevo_lite import _cpu
+    from reflectevo_lite.generate import cpu as _cpu
 
     monkeypatch.setattr(_cpu, "CELLS", 3 * 25)  # the sixty go to torch's own
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
@@ -267,7 +269,7 @@ def test_attention_on_a_processor_is_torchs(new, kv_heads, monkeypatch):
 def test_what_attention_on_a_processor_does_not_do_goes_to_torchs(asked, monkeypatch):
     import torch
 
-    from reflectevo_lite import _cpu
+    from reflectevo_lite.generate import cpu as _cpu
 
     monkeypatch.setattr(_cpu, "sdpa_attention_forward", lambda *_, **__: ("torch's", None))
     states = torch.randn(2, 4, 3, 8)
@@ -280,7 +282,7 @@ def test_what_attention_on_a_processor_does_not_do_goes_to_torchs(asked, monkeyp
 def test_linear_layers_are_lent_to_onednn_and_given_back(engine):
     import torch
 
-    from reflectevo_lite import _cpu
+    from reflectevo_lite.generate import cpu as _cpu
 
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch is built without oneDNN here")
@@ -308,7 +310,7 @@ def test_only_plain_linear_layers_are_lent():
     import torch
     from torch import nn
 
-    from reflectevo_lite import _cpu
+    from reflectevo_lite.generate import cpu as _cpu
 
     class Quantised(nn.Linear):
         pass
@@ -321,7 +323,7 @@ def test_only_plain_linear_layers_are_lent():
 
 
 def test_a_real_models_batches_are_smaller_on_a_cpu(engine):
-    from reflectevo_lite import planning
+    from reflectevo_lite.run import planning
 
     small = planning.shape_from_config(engine.model.config.to_dict())
     real = planning.KNOWN["Qwen/Qwen3-1.7B"]

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from reflectevo_lite import evaluation, rollouts, store
-from reflectevo_lite.engines import Completion
+from reflectevo_lite.evaluate import evaluation
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.generate.engines import Completion
+from reflectevo_lite.store import files as store
 
 
 def row(i, first, second, task="a"):

@@ -7,8 +7,11 @@ import time
 import pytest
 from madeup import HOSTILE, make_run, read_lines
 
-from reflectevo_lite import errors, plots_errors, store, synthetic, transcripts
-from reflectevo_lite.explorer import Explorer
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.read import errors, transcripts
+from reflectevo_lite.read import figures_errors as plots_errors
+from reflectevo_lite.read.explorer import Explorer
+from reflectevo_lite.store import files as store
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +188,7 @@ def test_annotations_reach_the_taxonomy(run_dir):
 
 # -- the widgets without a front end -----------------------------------------------------------------------------------------
 def view_of(run_dir):
-    from reflectevo_lite._explorer_widgets import View
+    from reflectevo_lite.read.widgets import View
 
     return View(Explorer(run_dir))
 
@@ -235,7 +238,7 @@ def test_a_directory_that_cannot_be_written_is_said_so_and_loses_no_view(run_dir
 
 
 def test_the_list_pages_through_more_rows_than_it_holds(run_dir, monkeypatch):
-    from reflectevo_lite import _explorer_widgets
+    from reflectevo_lite.read import widgets as _explorer_widgets
 
     monkeypatch.setattr(_explorer_widgets, "PAGE", 7)
     view = view_of(run_dir)
@@ -314,7 +317,7 @@ def test_a_judge_labels_each_question_once(run_dir):
         asked = 0
 
         def generate(self, conversations, **_):
-            from reflectevo_lite.engines import Completion
+            from reflectevo_lite.generate.engines import Completion
 
             self.asked += len(conversations)
             return [[Completion("Hm.\nClass: **Facts**.", 5, False)] for _ in conversations]

@@ -8,7 +8,12 @@ import sys
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite import cli, curation, engines, export, models, rollouts, store, synthetic, training
+from reflectevo_lite.curate import curation
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate import engines, models, rollouts
+from reflectevo_lite.run import cli
+from reflectevo_lite.store import files as store
+from reflectevo_lite.train import export, training
 
 ROWS = [
     {"setting": s, "mode": "oracle", "control": None, "task": "all", "n": 500, "acc_t1": 0.5, "acc_t2": 0.7125,

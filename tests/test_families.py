@@ -12,7 +12,10 @@ import families
 import pytest
 from families import FAMILIES
 
-from reflectevo_lite import curation, engines, models, prompts, rollouts, training
+from reflectevo_lite import prompts
+from reflectevo_lite.curate import curation
+from reflectevo_lite.generate import engines, models, rollouts
+from reflectevo_lite.train import training
 
 SAYS = tuple(f"{word}Answer: {letter}\n" for letter in "AB" for word in ("", "So: ", "Or: "))
 LENGTH = 24

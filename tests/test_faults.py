@@ -12,7 +12,9 @@ import pytest
 import worker
 from conftest import ROOT
 
-from reflectevo_lite import pipeline, rollouts, store
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.run import pipeline
+from reflectevo_lite.store import files as store
 
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -99,7 +101,7 @@ def test_a_child_of_a_dead_process_does_not_keep_its_lock(questions, undisturbed
     out = tmp_path / "train.jsonl"
     fork = f"""if True:
         import os, sys, time
-        from reflectevo_lite import store
+        from reflectevo_lite.store import files as store
         def chunk(i):
             if i == 1:
                 child = os.fork() or time.sleep(60)

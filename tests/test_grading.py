@@ -12,8 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from reflectevo_lite import _math_pool, grading
-from reflectevo_lite.grading import (
+from reflectevo_lite.grading.grade import (
     Grade,
     extract_choice,
     extract_math,
@@ -22,6 +21,8 @@ from reflectevo_lite.grading import (
     same_math,
     text_scores,
 )
+from reflectevo_lite.grading.grade import grade as grading
+from reflectevo_lite.grading.grade import math_pool as _math_pool
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT.parent / "shared" / "cases"
@@ -231,7 +232,7 @@ def test_threads_agree_with_the_main_thread():
 
 def test_a_script_without_a_file_can_compare():
     """As a notebook and stdin have none, whatever imports `__main__` again fails there."""
-    done = run_python("from reflectevo_lite.grading import same_math\nprint(same_math('x+x', '2x'))", "-")
+    done = run_python("from reflectevo_lite.grading.grade import same_math\nprint(same_math('x+x', '2x'))", "-")
     assert done.stdout.strip() == "True", done.stderr
 
 

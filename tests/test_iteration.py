@@ -5,7 +5,13 @@ import json
 import pytest
 from madeup import eval_row
 
-from reflectevo_lite import analysis, evaluation, iteration, plots, store, synthetic, training
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.evaluate import evaluation
+from reflectevo_lite.evaluate import rounds as iteration
+from reflectevo_lite.read import figures as plots
+from reflectevo_lite.read import tables as analysis
+from reflectevo_lite.store import files as store
+from reflectevo_lite.train import training
 
 PARAMS = training.TrainParams(learning_rate=1e-3, epochs=1)
 SIZES = {"k": 6, "temperature": 1.0, "max_new_tokens": 96, "seed": 0, "model": "tiny", "params": PARAMS}

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reflectevo_lite import curation, judges, prompts, rollouts
-from reflectevo_lite.engines import Completion
+from reflectevo_lite import prompts
+from reflectevo_lite.curate import curation, judges
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.generate.engines import Completion
 
 
 @pytest.fixture
@@ -250,7 +252,7 @@ def test_each_judge_is_made_by_its_name_and_keeps_its_answers_apart(pairs, tmp_p
             self.name = model
             made.append((url, model))
 
-    monkeypatch.setitem(sys.modules, "reflectevo_lite.server", types.SimpleNamespace(ServerEngine=Server))
+    monkeypatch.setitem(sys.modules, "reflectevo_lite.generate.server", types.SimpleNamespace(ServerEngine=Server))
     model = Scorer(lambda a, b: len(a) - len(b))
     for name in judges.JUDGES[1:]:
         judge = judges.make(name, model, url="http://x/v1", model="big", cache_dir=tmp_path)

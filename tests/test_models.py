@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from reflectevo_lite import models
+from reflectevo_lite.generate import models
 
 STAND_IN = ROOT / "tests" / "stand_in"
 IMPLEMENTATION = {"loss_type"}  # SFT's: in chunks (TRL) or by Unsloth's kernel, the same loss
@@ -16,7 +16,12 @@ IMPLEMENTATION = {"loss_type"}  # SFT's: in chunks (TRL) or by Unsloth's kernel,
 TRAIN = """
 import json, sys
 from pathlib import Path
-from reflectevo_lite import curation, engines, models, rollouts, synthetic, training
+from reflectevo_lite.curate import curation
+from reflectevo_lite.generate import engines
+from reflectevo_lite.generate import models
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.train import training
 sys.path.insert(0, "tests")
 from conftest import ScriptedEngine
 

@@ -10,7 +10,10 @@ import recompute
 import yaml
 from conftest import ROOT
 
-from reflectevo_lite import pipeline, problems, store, tiny
+from reflectevo_lite.data import load as problems
+from reflectevo_lite.embedded import making as tiny
+from reflectevo_lite.run import pipeline
+from reflectevo_lite.store import files as store
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {"n_train": 400, "n_test": 60, "n_rollout": 120, "chunk_size": 60, "rounds": 2, "turns": 3}
@@ -183,7 +186,7 @@ def test_notebook_06_shows_a_reference_run_without_a_model(kept, tmp_path):
 
 
 def test_every_training_prompt_of_the_run_is_clean(small_run):
-    from reflectevo_lite import curation
+    from reflectevo_lite.curate import curation
 
     run = store.Run(small_run[0].run_dir)
     plus = run.read("curated", "d_plus.jsonl")

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from reflectevo_lite import cli, pipeline, store
+from reflectevo_lite.run import cli, pipeline
+from reflectevo_lite.store import files as store
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_report_of_nothing_says_what_to_run(tmp_path, capsys):
 
 
 def test_importing_the_package_is_quick_and_never_imports_torch():
-    code = "import sys, reflectevo_lite, reflectevo_lite.cli, reflectevo_lite.pipeline, reflectevo_lite.grading, json; print(json.dumps([m for m in ('torch', 'transformers', 'pandas', 'datasets') if m in sys.modules]))"
+    code = "import sys, reflectevo_lite, reflectevo_lite.run.cli, reflectevo_lite.run.pipeline, reflectevo_lite.grading, json; print(json.dumps([m for m in ('torch', 'transformers', 'pandas', 'datasets') if m in sys.modules]))"
     started = time.perf_counter()
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert json.loads(found.stdout) == [] and time.perf_counter() - started < 20

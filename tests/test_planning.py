@@ -6,8 +6,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from reflectevo_lite import cli, models, pipeline, planning
-from reflectevo_lite.planning import GIB, Setup
+from reflectevo_lite.generate import models
+from reflectevo_lite.run import cli, pipeline, planning
+from reflectevo_lite.run.planning import GIB, Setup
 
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
 CARD_OF = {"colab": "T4", "kaggle": "T4", "l4": "L4", "a100": "A100 40GB", "h100": "H100"}
@@ -26,7 +27,7 @@ def test_known_models_have_their_published_size(name):
 
 
 def test_the_embedded_model_has_its_files_size():
-    shape, file = planning.shape_of("tiny"), ROOT / "reflectevo_lite/tiny_model/model.safetensors"
+    shape, file = planning.shape_of("tiny"), ROOT / "reflectevo_lite/embedded/model/model.safetensors"
     header = int.from_bytes(file.read_bytes()[:8], "little") + 8
     assert planning.weights(Setup(shape, bytes_per_weight=4)) == file.stat().st_size - header
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reflectevo_lite import problems, prompts, synthetic
-from reflectevo_lite.problems import (
+from reflectevo_lite import prompts
+from reflectevo_lite.data import load as problems
+from reflectevo_lite.data.load import (
     SOURCES,
     SourceMissing,
     describe_sources,
@@ -22,7 +23,8 @@ from reflectevo_lite.problems import (
     load_many,
     sources_markdown,
 )
-from reflectevo_lite.sources import base, bbh, bigbench, coqa, files, hendrycks_math, mbpp, own
+from reflectevo_lite.data.sources import base, bbh, bigbench, coqa, files, hendrycks_math, mbpp, own
+from reflectevo_lite.embedded import tasks as synthetic
 
 HUB_ROWS = files.hub_rows
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "rows"
@@ -906,5 +908,5 @@ def test_the_readme_shows_the_table_of_sources():
 
 def test_importing_is_light():
     heavy = "{'datasets', 'pandas', 'pyarrow', 'torch'}"
-    code = f"import sys, reflectevo_lite.problems; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, reflectevo_lite.data.load; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

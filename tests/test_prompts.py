@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from reflectevo_lite import prompts, synthetic
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded import tasks as synthetic
 
 PROBLEM = synthetic.problems(3, "train")[2]
 ATTEMPT = "Step 1: … \nAnswer: B"

@@ -17,8 +17,11 @@ import pytest
 import test_problems as invented
 from conftest import ROOT
 
-from reflectevo_lite import analysis, cli, pipeline, problems, store
-from reflectevo_lite.sources import own
+from reflectevo_lite.data import load as problems
+from reflectevo_lite.data.sources import own
+from reflectevo_lite.read import tables as analysis
+from reflectevo_lite.run import cli, pipeline
+from reflectevo_lite.store import files as store
 
 CASES = ROOT.parent / "shared" / "cases" / "rows"
 TINY = {"n_train": 6, "n_test": 4, "n_rollout": 30, "k": 2, "rounds": 2, "turns": 2, "max_new_tokens": 12}

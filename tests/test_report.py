@@ -7,8 +7,12 @@ import pytest
 import yaml
 from madeup import make_run
 
-from reflectevo_lite import evaluation, plots, plots_errors, report, store
-from reflectevo_lite.explorer import Transcripts
+from reflectevo_lite.evaluate import evaluation
+from reflectevo_lite.read import figures as plots
+from reflectevo_lite.read import figures_errors as plots_errors
+from reflectevo_lite.read import report
+from reflectevo_lite.read.explorer import Transcripts
+from reflectevo_lite.store import files as store
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,7 @@ def test_the_first_verb_is_the_plans(text):
 
 
 def test_every_figure_draws_from_little_and_from_nothing(run):
-    from reflectevo_lite import analysis
+    from reflectevo_lite.read import tables as analysis
 
     transcripts = Transcripts(run.directory)
     frame = plots_errors.reflections(transcripts, ["prompted.oracle", "rollouts"])

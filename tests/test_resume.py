@@ -12,13 +12,18 @@ import pytest
 from conftest import ROOT, ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite import curation, launch, rollouts, store, synthetic, training
+from reflectevo_lite.curate import curation
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.store import files as store
+from reflectevo_lite.train import launch, training
 
 PARAMS = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8, checkpoints=4)
 KILLED = """
 import os, signal, sys
 from transformers import Trainer
-from reflectevo_lite import launch, training
+from reflectevo_lite.train import launch
+from reflectevo_lite.train import training
 step, calls = Trainer.training_step, []
 def killed(self, *args, **kwargs):
     calls.append(1)
@@ -108,7 +113,7 @@ def test_two_processes_from_the_command_line_learn_what_one_does(straight, dpo, 
     folder, records = straight
     params = dataclasses.replace(PARAMS, processes=2)
     job = training._job("dpo", dpo, tmp_path / "dpo", "tiny", params, folder / "sft")
-    command = [sys.executable, "-m", "reflectevo_lite.launch", str(launch.write_job(job)), "--processes", "2"]
+    command = [sys.executable, "-m", "reflectevo_lite.train.launch", str(launch.write_job(job)), "--processes", "2"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("rows,") == 1  # one of the two speaks
@@ -120,7 +125,7 @@ def test_two_processes_from_a_notebook_learn_what_one_does(straight, sft, tmp_pa
 
     (tmp_path / "rows.json").write_text(json.dumps(sft))
     code = f"""import json
-from reflectevo_lite import training
+from reflectevo_lite.train import training
 params = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8, processes=2)
 rows = json.load(open({str(tmp_path / "rows.json")!r}))
 record = training.train_sft(rows, {str(tmp_path / "sft")!r}, model="tiny", params=params)"""
@@ -160,7 +165,7 @@ def test_a_job_file_gives_the_job_back(sft, tmp_path):
 
 
 def test_workers_end_with_the_process_that_started_them():
-    code = "import threading, time\nfrom reflectevo_lite.launch import _end_with_stdin\nthreading.Thread(target=_end_with_stdin, daemon=True).start()\nprint('up', flush=True)\ntime.sleep(60)"
+    code = "import threading, time\nfrom reflectevo_lite.train.launch import _end_with_stdin\nthreading.Thread(target=_end_with_stdin, daemon=True).start()\nprint('up', flush=True)\ntime.sleep(60)"
     child = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,

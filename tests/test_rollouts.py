@@ -5,7 +5,9 @@ import json
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite import prompts, rollouts, store
+from reflectevo_lite import prompts
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.store import files as store
 
 
 def generate(engine, problems, out, **kwargs):
@@ -69,7 +71,7 @@ def test_other_seeds_give_other_reflections(scripted, tmp_path):
 
 
 def test_the_embedded_model_gives_the_same_rows_for_the_same_seed(engine, tmp_path):
-    from reflectevo_lite import synthetic
+    from reflectevo_lite.embedded import tasks as synthetic
 
     problems = synthetic.problems(24, "train", seed=2)
     a = generate(engine, problems, tmp_path / "a.jsonl", max_new_tokens=96)

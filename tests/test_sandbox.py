@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from reflectevo_lite import sandbox
-from reflectevo_lite.sandbox import SandboxError, run_tests
+from reflectevo_lite.sandbox.parent import SandboxError, run_tests
+from reflectevo_lite.sandbox import parent as sandbox
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox is for Linux")
 LIMIT_S = 5.0
@@ -505,7 +505,7 @@ def test_removal_opens_closed_directories_and_follows_no_link(canaries):
 
 def test_the_program_dies_with_the_process_that_judges_it():
     code = (
-        "from reflectevo_lite.sandbox import run_tests; run_tests('while True: pass', ['assert "
+        "from reflectevo_lite.sandbox.parent import run_tests; run_tests('while True: pass', ['assert "
         "f(0) == 1'], timeout_s=30)"
     )
     judge = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])

@@ -16,8 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from reflectevo_lite import engines, models, prompts, synthetic
-from reflectevo_lite.server import ServerEngine, ServerError
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate import engines, models
+from reflectevo_lite.generate.server import ServerEngine, ServerError
 
 SECRET = "sk-never-to-be-seen-0123456789"
 ASKED = [[{"role": "user", "content": f"question {i}"}] for i in range(12)]

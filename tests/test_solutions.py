@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from madeup import add_later_stages, make_run
 
-from reflectevo_lite import pipeline
+from reflectevo_lite.run import pipeline
 
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 SMALL = "epochs, asked, pairs, questions = 1, 20, 12, 40"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from reflectevo_lite import stats
+from reflectevo_lite.evaluate import stats
 
 
 def test_wilson_interval_covers_at_its_rate():

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from reflectevo_lite import store
+from reflectevo_lite.store import files as store
 
 
 def make(i):

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from reflectevo_lite import synthetic
-from reflectevo_lite.synthetic import ANSWER
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.embedded.tasks import ANSWER
 
 
 def tasks(n=400, family=None):

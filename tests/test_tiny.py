@@ -6,7 +6,10 @@ import re
 
 import pytest
 
-from reflectevo_lite import models, prompts, synthetic, tiny
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded import making as tiny
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate import models
 
 
 @pytest.fixture(scope="module")

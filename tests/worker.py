@@ -15,8 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from reflectevo_lite import prompts, rollouts, store
-from reflectevo_lite.engines import Completion
+from reflectevo_lite import prompts
+from reflectevo_lite.generate import rollouts
+from reflectevo_lite.generate.engines import Completion
+from reflectevo_lite.store import files as store
 
 
 class FakeEngine:
@@ -59,7 +61,7 @@ def load_engine(name, delay):
     """The fake engine, or the one of a model by name."""
     if name == "fake":
         return FakeEngine(delay)
-    from reflectevo_lite import engines, models
+    from reflectevo_lite.generate import engines, models
 
     return engines.TransformersEngine(models.load(name))
 
@@ -95,7 +97,7 @@ def main():
     except (store.NoRoom, store.InUse) as error:
         sys.exit(str(error))
     if args.curate:
-        from reflectevo_lite import curation
+        from reflectevo_lite.curate import curation
 
         curation.write_curated(rows, args.out.parent / "curated", by_length)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

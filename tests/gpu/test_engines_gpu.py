@@ -2,7 +2,9 @@
 
 import pytest
 
-from reflectevo_lite import engines, models, prompts, synthetic
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate import engines, models
 
 torch = pytest.importorskip("torch")
 pytestmark = [

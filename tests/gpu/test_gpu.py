@@ -8,7 +8,11 @@ import pytest
 import torch
 from conftest import ROOT, ScriptedEngine
 
-from reflectevo_lite import bench_gpu, curation, engines, models, planning, rollouts, synthetic, training
+from reflectevo_lite.curate import curation
+from reflectevo_lite.embedded import tasks as synthetic
+from reflectevo_lite.generate import engines, models, rollouts
+from reflectevo_lite.run import bench_gpu, planning
+from reflectevo_lite.train import training
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)

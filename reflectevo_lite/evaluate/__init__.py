@@ -1,0 +1,66 @@
+"""What training was worth: settings, controls, paired statistics, rounds, and the paper's own figures."""
+
+from .carryover import balanced, some_of_each, swap, swaps_of, transfer, transfer_table
+from .evaluation import (
+    Setting,
+    by_turn,
+    compare,
+    correct_for_many,
+    evaluate,
+    evaluate_answers,
+    first_turns,
+    metrics,
+    read_rows,
+    repeated,
+    resample,
+)
+from .paper import beside, orientation
+from .rounds import (
+    adapter_of_round,
+    collapse_warnings,
+    first_round,
+    hold_back,
+    paid,
+    questions_of_round,
+    rounds_table,
+    run_round,
+    validate,
+    verdict,
+    watch,
+)
+from .stats import over_seeds, wilson
+
+__all__ = [
+    "Setting",
+    "adapter_of_round",
+    "balanced",
+    "beside",
+    "by_turn",
+    "collapse_warnings",
+    "compare",
+    "correct_for_many",
+    "evaluate",
+    "evaluate_answers",
+    "first_round",
+    "first_turns",
+    "hold_back",
+    "metrics",
+    "orientation",
+    "over_seeds",
+    "paid",
+    "questions_of_round",
+    "read_rows",
+    "repeated",
+    "resample",
+    "rounds_table",
+    "run_round",
+    "some_of_each",
+    "swap",
+    "swaps_of",
+    "transfer",
+    "transfer_table",
+    "validate",
+    "verdict",
+    "watch",
+    "wilson",
+]

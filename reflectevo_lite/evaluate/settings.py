@@ -1,0 +1,217 @@
+"""The one registry of settings: what is trained on which rows from which start, who writes what, what is evaluated.
+
+Notebooks, tables, figures, the report, the planner, the comparisons and `--force` all read it: a setting is one entry
+here (docs/adding.md). An `Evaluation` names one eval file, and it alone knows how that name is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from .. import store
+from ..prompts import Mode
+
+Control = Literal["retry", "shuffled", "resample", "resample_vote"]
+CONTROLS: dict[str, str] = {
+    "retry": "plain retry",
+    "shuffled": "shuffled reflections",
+    "resample": "fresh answers (verifier picks)",
+    "resample_vote": "fresh answers (majority vote)",
+}
+
+
+class Evaluation(NamedTuple):
+    """One eval file: held-out questions under a setting, in a mode, perhaps with a control instead of its reflections."""
+
+    setting: str
+    mode: Mode = "oracle"
+    control: str | None = None
+
+    @classmethod
+    def parse(cls, stem: str) -> Evaluation:
+        """From a file's stem (or its path's name): `<setting>.<mode>[.<control>]`. A setting alone is in oracle mode."""
+        setting, mode, control, *_ = [*stem.removesuffix(".jsonl").split("."), None, None]
+        return cls(setting, mode or "oracle", control)
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending."""
+        return ".".join([self.setting, self.mode, *([self.control] if self.control else [])])
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return f"{self.stem}.jsonl"
+
+    @property
+    def label(self) -> str:
+        """In words; the mode is said if it is not the paper's."""
+        name = label(self.setting, self.control)
+        return name if self.mode == "oracle" else f"{name}, told nothing"
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """For sorting as the tables do: settings as registered, the setting itself before its controls."""
+        known = list(SETTINGS)
+        return (known.index(self.setting) if self.setting in known else len(known), self.setting, self.control or "")
+
+
+def files(run: store.Run) -> dict[Evaluation, Path]:
+    """The eval files that a run has, in name order."""
+    return {Evaluation.parse(path.name): path for path in sorted(run.path("evals").glob("*.*.jsonl"))}
+
+
+# -- What is trained ---------------------------------------------------------------------------------------------------
+class Training(NamedTuple):
+    """One adapter of a run: its folder in `adapters/`, how it is trained, on what, from where, with whose rates."""
+
+    name: str
+    label: str
+    notebook: str
+    kind: Literal["sft", "dpo", "grpo"]
+    form: str  # what an example is: a key of `curate.FORMS`
+    rows: str  # the file of rows that examples are made of, in the run directory
+    start: str | None = None  # the adapter that it goes on from
+    rates: str = "sft"  # whose parameters: <rates>_learning_rate, <rates>_epochs, <rates>_batch_size
+
+
+PLUS, UNFILTERED = "curated/d_plus.jsonl", "curated/unfiltered.jsonl"
+PAIRS, PREFERRED, ROLLOUTS = "curated/d_pm.jsonl", "curated/d_pref.jsonl", "rollouts/train.jsonl"
+TRAININGS: dict[str, Training] = {
+    t.name: t
+    for t in (
+        Training("reflector", "reflector (D+)", "03_sft", "sft", "reflector", PLUS),
+        Training("corrector", "corrector (D+)", "03_sft", "sft", "corrector", PLUS, rates="corrector"),
+        Training("one_stage", "one-stage (D+)", "03_sft", "sft", "one_stage", PLUS),
+        Training("unfiltered", "reflector (unfiltered)", "03_sft", "sft", "reflector", UNFILTERED),
+        Training("qa", "answers only", "03_sft", "sft", "qa", ROLLOUTS),
+        Training("dpo_pm", "DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, rates="dpo"),
+        Training("dpo_pref", "DPO (D^pref)", "04_dpo", "dpo", "preference", PREFERRED, rates="dpo"),
+        Training("sft_dpo", "SFT, then DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, "reflector", rates="dpo"),
+        Training("grpo", "GRPO", "grpo", "grpo", "reward", ROLLOUTS, rates="grpo"),
+    )
+}
+
+
+# -- What is evaluated -------------------------------------------------------------------------------------------------
+class Setting(NamedTuple):
+    """A way from the first answer to the second. Adapters by name (of `TRAININGS`) or by path; None: the base model."""
+
+    name: str
+    label: str = ""
+    notebook: str = ""
+    reflector: str | Path | None = None
+    corrector: str | Path | None = None
+    one_stage: bool = False  # reflection and second attempt in one completion, by `reflector`
+    answers: str | Path | None = None  # it never reflects: this adapter answers every question anew
+    also: tuple[tuple[Mode, Control | None], ...] = ()  # evaluated beside its plain oracle mode
+    multi_turn: bool = False  # goes on for as many turns as a run asks for
+    family: Literal["prompted", "control", "sft", "preference", "reward", "answers"] = "sft"  # its colour in figures
+    before: str | None = None  # a further setting that it is compared with: the round before
+
+    def at(self, run: store.Run) -> Setting:
+        """With its adapters as paths in a run."""
+        paths = {
+            part: run.path("adapters", name)
+            for part in ("reflector", "corrector", "answers")
+            if isinstance(name := getattr(self, part), str)
+        }
+        return self._replace(**paths)
+
+    @property
+    def trained(self) -> bool:
+        """Whether every adapter of a setting with paths was trained; one with nothing to train on is left out."""
+        adapters = [a for a in (self.reflector, self.corrector, self.answers) if a]
+        return all((Path(a) / "training.json").exists() for a in adapters)
+
+    def evaluations(self, turns: int = 2) -> dict[Evaluation, int]:
+        """What is evaluated, each with its number of turns."""
+        plain = {Evaluation(self.name): turns if self.multi_turn else 2}
+        return plain | {Evaluation(self.name, mode, control): 2 for mode, control in self.also}
+
+
+BASELINE, UNFILTERED_CONTROL = "prompted", "unfiltered"  # what every setting is compared with
+_TOLD_NOTHING: tuple[Mode, None] = ("intrinsic", None)
+SETTINGS: dict[str, Setting] = {  # in the order of the paper's table
+    s.name: s
+    for s in (
+        Setting(
+            "prompted",
+            "prompted reflection",
+            "02_reflection_generation",
+            also=(("oracle", "retry"), ("oracle", "shuffled"), _TOLD_NOTHING, ("intrinsic", "retry")),
+            multi_turn=True,
+            family="prompted",
+        ),
+        Setting(
+            "one_stage_prompted",
+            "prompted, one completion",
+            "02_reflection_generation",
+            one_stage=True,
+            family="prompted",
+        ),
+        Setting("qa", "SFT on answers (its own turn 1)", "03_sft", answers="qa", family="answers"),
+        Setting("one_stage", "one-stage SFT (D+)", "03_sft", "one_stage", one_stage=True),
+        Setting("two_stage", "two-stage SFT (D+)", "03_sft", "reflector", "corrector", also=(("oracle", "retry"),)),
+        Setting(
+            "reflector_only",
+            "reflector SFT (D+)",
+            "03_sft",
+            "reflector",
+            also=(("oracle", "shuffled"), _TOLD_NOTHING),
+            multi_turn=True,
+        ),
+        Setting("unfiltered", "reflector SFT (unfiltered)", "03_sft", "unfiltered", family="control"),
+        Setting("dpo_pm", "DPO (D±)", "04_dpo", "dpo_pm", family="preference"),
+        Setting("dpo_pref", "DPO (D^pref)", "04_dpo", "dpo_pref", family="preference"),
+        Setting("sft_dpo", "reflector SFT, then DPO (D±)", "04_dpo", "sft_dpo", family="preference"),
+        Setting("grpo", "GRPO (reward: turn 2 is right)", "grpo", "grpo", family="reward"),
+        Setting("gain_top", "reflector SFT (half of D+ by gain)", "gain", "gain_top"),
+        Setting("gain_random", "reflector SFT (random half of D+)", "gain", "gain_random", family="control"),
+    )
+}
+
+
+def round_setting(r: int) -> Setting:
+    """Round r of notebook 05; round 0 is the prompted base model, round 1 notebook 03's reflector."""
+    if r < 2:
+        return SETTINGS["reflector_only" if r else BASELINE]
+    name = f"round_{r}"
+    return Setting(
+        name, f"round {r}", "05_iteration", name, multi_turn=True, family="preference", before=round_setting(r - 1).name
+    )
+
+
+def setting(name: str) -> Setting:
+    """The registered setting, round or bare name; an unknown one keeps its name, with spaces."""
+    number = name.removeprefix("round_")
+    if number != name and number.isdigit():
+        return round_setting(int(number))
+    return SETTINGS.get(name) or Setting(name, name.replace("_", " "))
+
+
+def label(name: str, control: str | None = None) -> str:
+    """A setting (and control) in words."""
+    said = setting(name).label
+    return said if control is None else f"{said} · {CONTROLS.get(control, control)}"
+
+
+def trainings(notebook: str) -> list[Training]:
+    """What a notebook trains, in order."""
+    return [t for t in TRAININGS.values() if t.notebook == notebook]
+
+
+def settings(notebook: str, run: store.Run) -> Iterator[Setting]:
+    """The settings that a notebook evaluates, with their adapters' paths; those that were not trained are left out."""
+    return (s for one in SETTINGS.values() if one.notebook == notebook and (s := one.at(run)).trained)
+
+
+def left_out(run: store.Run) -> list[str]:
+    """Settings that a run has no figures for because their training set came out empty, in words."""
+    empty = [t.name for t in TRAININGS.values() if (p := run.path(t.rows)).exists() and not p.stat().st_size]
+    sets = sorted(run.path("rounds").glob("*/d_p*.jsonl"))
+    lost = [s for s in SETTINGS.values() if {s.reflector, s.corrector, s.answers} & set(empty)]
+    lost += [round_setting(int(p.parent.name)) for p in sets if not p.stat().st_size]
+    return [s.label for s in lost if not run.path("evals", Evaluation(s.name).file).exists()]

@@ -1,0 +1,55 @@
+"""Models that answer: loading them, engines that batch, and the rollouts that reflection learning starts from."""
+
+from .engines import Adapter, Completion, Engine, TransformersEngine, open_engine
+from .models import (
+    TEMPLATE,
+    TINY,
+    Loaded,
+    choose_backend,
+    explicit,
+    fingerprint,
+    free,
+    is_unsloth,
+    load,
+    pick_dtype,
+    resolve,
+    settle,
+    trainable,
+    wants_checkpointing,
+)
+from .rollouts import answer, chunk_seed, generate_rollouts, graded, tally
+from .server import ServerEngine
+from .sizes import GIB, KNOWN, Shape, default_batch_tokens, shape_of
+
+__all__ = [
+    "GIB",
+    "KNOWN",
+    "TEMPLATE",
+    "TINY",
+    "Adapter",
+    "Completion",
+    "Engine",
+    "Loaded",
+    "ServerEngine",
+    "Shape",
+    "TransformersEngine",
+    "answer",
+    "choose_backend",
+    "chunk_seed",
+    "default_batch_tokens",
+    "explicit",
+    "fingerprint",
+    "free",
+    "generate_rollouts",
+    "graded",
+    "is_unsloth",
+    "load",
+    "open_engine",
+    "pick_dtype",
+    "resolve",
+    "settle",
+    "shape_of",
+    "tally",
+    "trainable",
+    "wants_checkpointing",
+]
