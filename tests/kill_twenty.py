@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from reflectevo_lite.embedded import tasks as synthetic
-from reflectevo_lite.store import files as store
+from reflectevo_lite import store
 
 ROOT = Path(__file__).parents[1]
 CHUNK = 2

@@ -5,16 +5,13 @@ import random
 
 from conftest import ScriptedEngine
 
-from reflectevo_lite import prompts
-from reflectevo_lite.curate import curation
-from reflectevo_lite.embedded import making as tiny
-from reflectevo_lite.embedded import tasks as synthetic
-from reflectevo_lite.evaluate import evaluation
-from reflectevo_lite.generate import rollouts
-from reflectevo_lite.generate.engines import Completion
-from reflectevo_lite.store import files as store
+from reflectevo_lite import curate, embedded, evaluate, generate, prompts, store
+from reflectevo_lite.embedded.corpus import reflection_text
+from reflectevo_lite.evaluate import Asked, Evaluation, Setting
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>&lt;b&gt;\'"` </pre></div><style>*{display:none}</style>'
+
+SETTINGS = (Setting("prompted"), Setting("reflector_only", reflector="x"))
 
 
 class Teacher(ScriptedEngine):
@@ -22,7 +19,7 @@ class Teacher(ScriptedEngine):
 
     def generate(self, conversations, *, n=1, temperature=0.0, max_new_tokens=512, seed=0, adapter=None):
         texts = (self._reply(c, f"{seed}/{adapter}", adapter) for c in conversations)
-        return [[Completion(text, len(text.split()), False)] for text in texts]
+        return [[generate.Completion(text, len(text.split()), False)] for text in texts]
 
     def _reply(self, conversation, seed, adapter):
         task = self.by_question[conversation[0]["content"]]
@@ -30,21 +27,22 @@ class Teacher(ScriptedEngine):
         if adapter and asks and random.Random(f"{seed}/{conversation}").random() < 0.8:
             attempt = task.parse(conversation[1]["content"])
             if attempt and (found := task.errors(attempt)):
-                return tiny.reflection_text(task, attempt, found[0][0], found[0][1], "generic")
+                return reflection_text(task, attempt, found[0][0], found[0][1], "generic")
         return self._one(conversation, seed)
 
 
 def make_run(directory, n=60, hostile=False, k=2):
     """A run directory with held-out questions under two settings and rollouts; with `hostile`, texts that attack."""
-    test, train = synthetic.problems(n, "test", seed=1), synthetic.problems(n, "train", seed=1)
+    test, train = embedded.problems(n, "test", seed=1), embedded.problems(n, "train", seed=1)
     engine, run = Teacher([*test, *train]), store.Run(directory)
     store.write_jsonl(run.path("data", "test.jsonl"), test)
     store.write_jsonl(run.path("data", "train.jsonl"), train)
-    first = evaluation.first_turns(engine, test, run.path("evals", "turn1.jsonl"), max_new_tokens=96)
-    for setting in (evaluation.Setting("prompted"), evaluation.Setting("reflector_only", reflector="x")):
+    first = evaluate.first_turns(engine, test, run.path("evals", "turn1.jsonl"), max_new_tokens=96)
+    asked = Asked(test, first, run.path("evals"), 96)
+    for setting in SETTINGS:
         for mode in ("oracle", "intrinsic"):
-            evaluation.evaluate(engine, test, first, setting, run.path("evals"), mode=mode, max_new_tokens=96)
-    rollouts.generate_rollouts(
+            evaluate.evaluate(engine, asked, setting, Evaluation(setting.name, mode))
+    generate.generate_rollouts(
         engine, train, run.path("rollouts", "train.jsonl"), k=k, instructions=prompts.POOL, temperature=1.0, max_new_tokens=96, chunk_size=n, seed=0
     )  # fmt: skip
     if hostile:
@@ -57,17 +55,15 @@ def add_later_stages(run):
     test, train, rolled = (
         run.read(*p) for p in (("data", "test.jsonl"), ("data", "train.jsonl"), ("rollouts", "train.jsonl"))
     )
-    engine, first = Teacher([*test, *train]), run.read("evals", "turn1.jsonl")
+    engine, asked = Teacher([*test, *train]), evaluate.held_out(run, max_new_tokens=96, seed=0)
     for control in ("retry", "shuffled"):
-        for setting in (evaluation.Setting("prompted"), evaluation.Setting("reflector_only", reflector="x")):
-            evaluation.evaluate(engine, test, first, setting, run.path("evals"), control=control, max_new_tokens=96)
-    later = evaluation.Setting("round_2", reflector="y")
-    evaluation.evaluate(engine, test, first, later, run.path("evals"), turns=4, max_new_tokens=96)
-    plus = curation.d_plus(rolled)
-    store.write_jsonl(run.path("curated", "d_plus.jsonl"), plus)
-    store.write_jsonl(run.path("curated", "d_pm.jsonl"), curation.d_pm(rolled))
+        for setting in SETTINGS:
+            evaluate.evaluate(engine, asked, setting, Evaluation(setting.name, control=control))
+    evaluate.evaluate(engine, asked, Setting("round_2", reflector="y"), turns=4)
+    store.write_jsonl(run.path("curated", "d_plus.jsonl"), curate.d_plus(rolled))
+    store.write_jsonl(run.path("curated", "d_pm.jsonl"), curate.d_pm(rolled))
     store.write_jsonl(run.path("rounds", "2", "rollouts.jsonl"), rolled)
-    store.write_json(run.path("metrics.json"), evaluation.metrics(run.path("evals")))
+    store.write_json(run.path("metrics.json"), evaluate.metrics(run.path("evals")))
     return run
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import worker
 
-from reflectevo_lite.store import files as store
+from reflectevo_lite import store
 
 ROOT = Path(__file__).parents[1]
 

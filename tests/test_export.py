@@ -8,11 +8,11 @@ import sys
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite.curate import curation
+from reflectevo_lite.curate import examples, sets
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.run import cli
-from reflectevo_lite.store import files as store
+from reflectevo_lite import store
 from reflectevo_lite.train import export, training
 
 ROWS = [
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     rows = rollouts.generate_rollouts(
         ScriptedEngine(problems), problems, run.path("r.jsonl"), k=4, temperature=1.0, progress=False
     )
-    data = curation.sft_rows("reflector", curation.unfiltered(rows, 48))
+    data = examples("reflector", sets.unfiltered(rows, 48))
     params = training.TrainParams(learning_rate=5e-3, epochs=2, batch_size=8, backend="transformers")
     training.train_sft(data, run.path("adapters", "reflector"), model="tiny", params=params)
     store.write_json(run.path("metrics.json"), {"rows": ROWS})

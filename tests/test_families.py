@@ -13,7 +13,7 @@ import pytest
 from families import FAMILIES
 
 from reflectevo_lite import prompts
-from reflectevo_lite.curate import curation
+from reflectevo_lite.curate import examples, sets
 from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.train import training
 
@@ -53,8 +53,8 @@ class Journey:
             max_new_tokens=LENGTH,
             progress=False,
         )
-        self.plus = curation.sft_rows("reflector", curation.d_plus(self.rows))
-        self.pairs = curation.preference_rows(curation.d_pm(self.rows))
+        self.plus = examples("reflector", sets.d_plus(self.rows))
+        self.pairs = examples("preference", sets.d_pm(self.rows))
         with watch() as batches:
             self.sft = training.train_sft(self.plus, folder / "sft", model=path, params=ONE_STEP)
             self.dpo = training.train_dpo(self.pairs, folder / "dpo", model=path, params=ONE_STEP)

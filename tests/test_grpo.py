@@ -6,7 +6,7 @@ import pytest
 from conftest import ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite.curate import curation
+from reflectevo_lite.curate import examples
 from reflectevo_lite.embedded import making as tiny
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import rollouts
@@ -25,7 +25,7 @@ def rollout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(rollout):
-    return curation.reward_rows(rollout)
+    return examples("reward", rollout)
 
 
 def reflection(row, place):

@@ -16,7 +16,7 @@ IMPLEMENTATION = {"loss_type"}  # SFT's: in chunks (TRL) or by Unsloth's kernel,
 TRAIN = """
 import json, sys
 from pathlib import Path
-from reflectevo_lite.curate import curation
+from reflectevo_lite.curate import examples, sets
 from reflectevo_lite.generate import engines
 from reflectevo_lite.generate import models
 from reflectevo_lite.generate import rollouts
@@ -37,8 +37,8 @@ def keep(trainer, fresh=True):
 
 models.settle = keep
 for kind, train, data in (
-    ("sft", training.train_sft, curation.sft_rows("reflector", curation.unfiltered(rows, 24))),
-    ("dpo", training.train_dpo, curation.preference_rows(curation.d_pm(rows))[:24]),
+    ("sft", training.train_sft, examples("reflector", sets.unfiltered(rows, 24))),
+    ("dpo", training.train_dpo, examples("preference", sets.d_pm(rows))[:24]),
 ):
     record = train(data, out / kind, model="tiny", params=params)
     config = json.loads((out / kind / "adapter_config.json").read_text())

@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite.curate import curation
+from reflectevo_lite.curate import examples, sets
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import rollouts
-from reflectevo_lite.store import files as store
+from reflectevo_lite import store
 from reflectevo_lite.train import launch, training
 
 PARAMS = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8, checkpoints=4)
@@ -44,12 +44,12 @@ def rows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sft(rows):
-    return curation.sft_rows("reflector", curation.unfiltered(rows, 64))
+    return examples("reflector", sets.unfiltered(rows, 64))
 
 
 @pytest.fixture(scope="module")
 def dpo(rows):
-    return curation.preference_rows(curation.d_pm(rows))[:64]
+    return examples("preference", sets.d_pm(rows))[:64]
 
 
 @pytest.fixture(scope="module")

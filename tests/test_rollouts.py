@@ -7,7 +7,7 @@ from conftest import ScriptedEngine
 
 from reflectevo_lite import prompts
 from reflectevo_lite.generate import rollouts
-from reflectevo_lite.store import files as store
+from reflectevo_lite import store
 
 
 def generate(engine, problems, out, **kwargs):

@@ -7,12 +7,13 @@ import math
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite.curate import curation
+from reflectevo_lite.curate import examples, sets
+from reflectevo_lite.curate.examples import gold_completion
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.read import figures as plots
 from reflectevo_lite.read import tables as analysis
-from reflectevo_lite.store import files as store
+from reflectevo_lite import store
 from reflectevo_lite.train import training
 
 PARAMS = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8)
@@ -31,12 +32,12 @@ def rows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(rows):
-    return curation.sft_rows("reflector", curation.unfiltered(rows, 40))
+    return examples("reflector", sets.unfiltered(rows, 40))
 
 
 @pytest.fixture(scope="module")
 def pairs(rows):
-    return curation.preference_rows(curation.d_pm(rows))[:24]
+    return examples("preference", sets.d_pm(rows))[:24]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_loss_falls_on_the_completion_and_its_end_only(data, tmp_path):
 
 
 def test_answers_only_trains_on_every_question_and_its_gold_answer(rows):
-    found = curation.qa_rows([r["problem"] for r in rows])
+    found = examples("qa", rows)
     assert len(found) == len(rows) and {r["turn1"]["correct"] for r in rows} == {True, False}
     for row, answered in zip(rows, found, strict=True):
         assert len(answered["prompt"]) == 1 and answered["prompt"] == row["turn1"]["prompt"]
@@ -123,7 +124,7 @@ def test_a_gold_completion_is_graded_right(grader):
     answer = {"choice": "B", "math": r"\frac{1}{2}", "text": ["Paris", "paris"], "code": "def f(x):\n    return x + 1"}
     problem = {"id": "1", "task": "t", "question": "?", "answer": answer.get(grader, "7"), "grader": grader, "meta": {}}
     problem |= {"choices": ["one", "two"], "tests": ["assert f(1) == 2"]}
-    assert grade(problem, curation.gold_completion(problem)).correct
+    assert grade(problem, gold_completion(problem)).correct
 
 
 # -- DPO ----------------------------------------------------------------------------------------------------------------
@@ -335,7 +336,7 @@ def test_nothing_to_train_on_is_said(tmp_path):
 # -- Adapters on one base ---------------------------------------------------------------------------------------------------
 def test_adapters_loaded_later_leave_earlier_ones_and_the_base_alone(reflector, rows, data, tmp_path):
     out, _ = reflector
-    other = curation.sft_rows("reflector", curation.unfiltered(rows, 16, seed=3))
+    other = examples("reflector", sets.unfiltered(rows, 16, seed=3))
     training.train_sft(other, tmp_path / "other", model="tiny", params=PARAMS)
     prompt, said = [data[0]["prompt"]], ["Step 2 is wrong: it is miscalculated."]
 

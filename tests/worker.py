@@ -18,7 +18,7 @@ from pathlib import Path
 from reflectevo_lite import prompts
 from reflectevo_lite.generate import rollouts
 from reflectevo_lite.generate.engines import Completion
-from reflectevo_lite.store import files as store
+from reflectevo_lite import store
 
 
 class FakeEngine:
@@ -97,9 +97,9 @@ def main():
     except (store.NoRoom, store.InUse) as error:
         sys.exit(str(error))
     if args.curate:
-        from reflectevo_lite.curate import curation
+        from reflectevo_lite.curate import write_curated
 
-        curation.write_curated(rows, args.out.parent / "curated", by_length)
+        write_curated(rows, args.out.parent / "curated", by_length)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"rows": len(rows), "seconds": time.perf_counter() - started, "peak_kib": peak}))
 

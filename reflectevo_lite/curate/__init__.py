@@ -1,44 +1,18 @@
-"""Rollouts sorted into what is trained on: D+, D±, D^pref and their controls; the judges; the gain of a reflection."""
+"""Rollouts sorted into what is trained on: D+, D±, D^pref and their controls; the judges; the gain of a reflection.
 
-from .calibration import gain_auc, gain_by_instruction, gain_items, gain_reliability, gain_table
-from .curation import (
-    PairRow,
-    PlusRow,
-    both_helped,
-    d_plus,
-    d_pm,
-    preference_rows,
-    qa_rows,
-    random_share,
-    reward_rows,
-    sft_rows,
-    top_gain,
-    with_rows,
-    write_curated,
-)
-from .judges import Cache, agreement, gain, make_judge
+Comes in: rollouts, an engine that scores or answers, and a judge's name. Goes out: rows of training sets
+(`write_curated`, `d_plus`, …), the examples that TRL trains on (`examples`, by the forms in `FORMS`), and tables.
+"""
+
+from .agreement import agreement
+from .cache import Cache
+from .examples import FORMS, examples
+from .gain import gain, gain_auc, gain_by_instruction, gain_items, gain_reliability, gain_table
+from .judges import make_judge
+from .sets import PairRow, PlusRow, both_helped, d_plus, d_pm, random_share, top_gain, with_rows, write_curated
 
 __all__ = [
-    "Cache",
-    "PairRow",
-    "PlusRow",
-    "agreement",
-    "both_helped",
-    "d_plus",
-    "d_pm",
-    "gain",
-    "gain_auc",
-    "gain_by_instruction",
-    "gain_items",
-    "gain_reliability",
-    "gain_table",
-    "make_judge",
-    "preference_rows",
-    "qa_rows",
-    "random_share",
-    "reward_rows",
-    "sft_rows",
-    "top_gain",
-    "with_rows",
-    "write_curated",
-]
+    "FORMS", "Cache", "PairRow", "PlusRow", "agreement", "both_helped", "d_plus", "d_pm", "examples", "gain",
+    "gain_auc", "gain_by_instruction", "gain_items", "gain_reliability", "gain_table", "make_judge", "random_share",
+    "top_gain", "with_rows", "write_curated",
+]  # fmt: skip

@@ -1,7 +1,9 @@
 """The embedded world: tasks whose mistakes are known, and the small model that was made on them."""
 
-from .making import GATES, KINDS, RECIPE, build_tokenizer, encode, gate_table, gates, phrases, pretrain, write_card
+from .corpus import KINDS, reflection_text
+from .making import GATES, RECIPE, gate_table, gates, pretrain, write_card
 from .tasks import ANSWER, FAMILIES, blamed, diagnose, problems, sample_task, to_task
+from .tokenizer import build_tokenizer, encode, phrases
 
 __all__ = [
     "ANSWER",
@@ -18,6 +20,7 @@ __all__ = [
     "phrases",
     "pretrain",
     "problems",
+    "reflection_text",
     "sample_task",
     "to_task",
     "write_card",

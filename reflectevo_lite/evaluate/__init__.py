@@ -1,25 +1,22 @@
-"""What training was worth: settings, controls, paired statistics, rounds, and the paper's own figures."""
+"""What training was worth: settings, controls, paired statistics, rounds, and the paper's own figures.
 
+`settings` is the registry that everything else reads. Rows of questions and answers come in, eval rows and figures go out.
+"""
+
+from .adapters import train_adapter, training_sets
 from .carryover import balanced, some_of_each, swap, swaps_of, transfer, transfer_table
-from .evaluation import (
-    Setting,
-    by_turn,
-    compare,
-    correct_for_many,
-    evaluate,
-    evaluate_answers,
-    first_turns,
-    metrics,
-    read_rows,
-    repeated,
-    resample,
-)
+from .evaluation import Asked, evaluate, first_turns, held_out, read_rows
+from .metrics import by_turn, compare, correct_for_many, metrics
 from .paper import beside, orientation
+from .resample import repeated, resample
 from .rounds import (
+    ROUND_DATA,
     adapter_of_round,
     collapse_warnings,
     first_round,
     hold_back,
+    last_round,
+    multi_turn,
     paid,
     questions_of_round,
     rounds_table,
@@ -28,39 +25,21 @@ from .rounds import (
     verdict,
     watch,
 )
+from .settings import (
+    BASELINE,
+    CONTROLS,
+    SETTINGS,
+    TRAININGS,
+    Evaluation,
+    Setting,
+    Training,
+    files,
+    label,
+    left_out,
+    reflecting,
+    round_setting,
+    setting,
+    settings,
+    trainings,
+)
 from .stats import over_seeds, wilson
-
-__all__ = [
-    "Setting",
-    "adapter_of_round",
-    "balanced",
-    "beside",
-    "by_turn",
-    "collapse_warnings",
-    "compare",
-    "correct_for_many",
-    "evaluate",
-    "evaluate_answers",
-    "first_round",
-    "first_turns",
-    "hold_back",
-    "metrics",
-    "orientation",
-    "over_seeds",
-    "paid",
-    "questions_of_round",
-    "read_rows",
-    "repeated",
-    "resample",
-    "rounds_table",
-    "run_round",
-    "some_of_each",
-    "swap",
-    "swaps_of",
-    "transfer",
-    "transfer_table",
-    "validate",
-    "verdict",
-    "watch",
-    "wilson",
-]

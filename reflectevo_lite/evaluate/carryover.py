@@ -1,7 +1,7 @@
 """Does what was learned carry over? To tasks that were not trained on, and to another Generator (beyond the paper).
 
 *Transfer*: a Reflector trained on the D+ of one task alone, tested on every task. *Swap*: the reflections of one
-Reflector, handed to a Generator that they were not written for. Both keep their eval rows in folders of their own,
+Reflector, handed to a Generator that they were not written for. Their eval rows lie in folders of their own,
 `evals/transfer/` and `evals/swap/`: they are read beside the results table, not in it.
 """
 
@@ -9,47 +9,40 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .. import curate, prompts, read, store
-from ..generate import Engine, answer
+from .. import curate, prompts, store
+from ..generate import Adapter, Engine, answer
 from ..prompts import Mode
-from ..rows import Attempt, EvalRow, Problem
+from ..rows import EvalRow
 from ..train import TrainParams, train_sft
-from . import evaluation, stats
+from .evaluation import Asked, evaluate, row_of
+from .metrics import compare
+from .settings import BASELINE, Evaluation, Setting, label, round_setting
+from .stats import wilson
 
 ALL = "all tasks"
 
 
 def transfer(
-    engine: Engine,
-    run: store.Run,
-    plus: Sequence[curate.PlusRow],
-    test: Sequence[Problem],
-    first: Sequence[Attempt],
-    *,
-    model: str,
-    params: TrainParams,
-    max_new_tokens: int,
+    engine: Engine, run: store.Run, plus: Sequence[curate.PlusRow], asked: Asked, p: Any
 ) -> dict[str, list[EvalRow]]:
-    """Train one Reflector on each task's rows of D+ (as many for each task: the fewest) and evaluate it on `test`.
+    """Train one Reflector on each task's rows of D+ (as many for each task: the fewest) and evaluate it on `asked`.
 
-    Returns the rows by the task trained on; they lie in `evals/transfer/<task>.oracle.jsonl`, the adapters in
-    `adapters/task_<task>`. Raises ValueError where D+ has fewer than two tasks. Resumable.
+    Returns the rows by the task trained on; they lie in `evals/transfer/`, the adapters in `adapters/task_<task>`. Raises
+    ValueError if D+ has fewer than two tasks. Resumable. `p`: the run's parameters.
     """
-    rows = balanced(plus)
+    rows, found = balanced(plus), {}
     if len(rows) < 2:
         raise ValueError(f"transfer needs D+ rows of two tasks or more; there is {', '.join(rows) or 'none'}")
-    found = {}
+    asked = asked._replace(directory=run.path("evals", "transfer"))
     for task, kept in rows.items():
-        adapter = run.path("adapters", f"task_{safe(task)}")
-        train_sft(curate.sft_rows("reflector", kept), adapter, model=model, params=params)
-        setting = evaluation.Setting(safe(task), reflector=adapter)
-        folder = run.path("evals", "transfer")
-        found[task] = evaluation.evaluate(engine, test, first, setting, folder, max_new_tokens=max_new_tokens)
+        setting = Setting(safe(task), reflector=run.path("adapters", f"task_{safe(task)}"))
+        examples = curate.examples("reflector", kept)
+        train_sft(examples, setting.reflector, model=p.model, params=TrainParams.of("sft", p))
+        found[task] = evaluate(engine, asked, setting)
     return found
 
 
@@ -67,27 +60,26 @@ def safe(task: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else "_" for c in task)
 
 
-def some_of_each(problems: Sequence[Problem], n: int) -> list[int]:
-    """Places of about `n` problems, the first ones of each task, as many for each."""
-    tasks = {p["task"] for p in problems}
-    seen: Counter[str] = Counter()
-    places = []
-    for i, p in enumerate(problems):
+def some_of_each(asked: Asked, n: int) -> Asked:
+    """About `n` of the questions: the first ones of each task, as many for each."""
+    each, seen, places = max(1, n // len({p["task"] for p in asked.problems})), Counter[str](), []
+    for i, p in enumerate(asked.problems):
         seen[p["task"]] += 1
-        if seen[p["task"]] <= max(1, n // len(tasks)):
+        if seen[p["task"]] <= each:
             places.append(i)
-    return places
+    return asked._replace(problems=[asked.problems[i] for i in places], first=[asked.first[i] for i in places])
 
 
 def transfer_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
     """`table` of the rows that `transfer` left in a run, against prompted reflection; the Reflector trained on all tasks
     (`reflector_only`) comes last. Empty where there are none."""
-    trained = {p.name.split(".")[0]: store.read_jsonl(p) for p in sorted(run.path("evals", "transfer").glob("*.jsonl"))}
+    files = sorted(run.path("evals", "transfer").glob("*.jsonl"))
+    trained = {Evaluation.parse(p.name).setting: store.read_jsonl(p) for p in files}
     if not trained:
         return pd.DataFrame()
     asked = {r["id"] for rows in trained.values() for r in rows}
-    trained[ALL] = [r for r in run.read("evals", "reflector_only.oracle.jsonl") if r["id"] in asked]
-    return table(trained, run.read("evals", "prompted.oracle.jsonl"), seed=seed)
+    trained[ALL] = [r for r in run.read("evals", Evaluation(round_setting(1).name).file) if r["id"] in asked]
+    return table(trained, run.read("evals", Evaluation(BASELINE).file), seed=seed)
 
 
 def table(trained: dict[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *, seed: int = 0) -> pd.DataFrame:
@@ -100,9 +92,9 @@ def table(trained: dict[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *,
     for name, found in trained.items():
         for task in sorted({r["task"] for r in found}):
             some = [r for r in found if r["task"] == task]
-            c = evaluation.compare(name, some, "baseline", baseline, seed)
+            c = compare(name, some, "baseline", baseline, seed)
             right = sum(r["turn2_correct"] for r in some)
-            low, high = stats.wilson(right, len(some))
+            low, high = wilson(right, len(some))
             rows.append(
                 {
                     "trained on": name,
@@ -121,63 +113,45 @@ def table(trained: dict[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *,
 
 
 def swap(
-    engine: Engine,
-    problems: Sequence[Problem],
-    first: Sequence[Attempt],
-    reflections: Sequence[EvalRow],
-    generator: evaluation.Setting,
-    out: str | Path,
-    *,
-    mode: Mode = "oracle",
-    max_new_tokens: int = 512,
-    chunk_size: int = 500,
+    engine: Engine, asked: Asked, reflections: Sequence[EvalRow], corrector: Adapter, file: str, mode: Mode = "oracle"
 ) -> list[EvalRow]:
-    """Second turns by Generator B (`engine` with `generator.corrector`) with the reflections of model A.
+    """Second turns by Generator B (`engine` with the adapter `corrector`) with the reflections of model A.
 
-    `first` and `reflections` are A's first attempts and an eval file's rows of A, perhaps of another run: a reflection
-    speaks of the attempt it was written on, so B is shown A's attempt too. `tokens` counts B's answers alone. Written to
-    `out`; a finished file is read back. Raises ValueError where the rows are not about these problems.
+    `asked` and `reflections` are A's questions, first attempts and eval rows, perhaps of another run: a reflection speaks
+    of the attempt it was written on, so B is shown A's attempt too. `tokens` counts B's answers alone. Kept in `file` of
+    `asked.directory`. Raises ValueError if the rows are not about these problems.
     """
-    if [r["id"] for r in reflections] != [p["id"] for p in problems]:
+    if [r["id"] for r in reflections] != [p["id"] for p in asked.problems]:
         raise ValueError("the reflections are not about these problems, in this order: take both from one run")
 
-    def make(i: int) -> list[dict[str, Any]]:
-        at = slice(i * chunk_size, (i + 1) * chunk_size)
-        return _swapped(engine, problems[at], first[at], reflections[at], generator, mode, max_new_tokens)
+    def make(part: Asked, i: int) -> list[Any]:
+        some = reflections[i * part.chunk_size : (i + 1) * part.chunk_size]
+        return _swapped(engine, part, some, corrector, mode)
 
-    store.append_chunks(out, -(-len(problems) // chunk_size), make, chunk_size)
-    return store.read_jsonl(out)
+    return asked.keep(file, make)
 
 
-def _swapped(
-    engine: Engine,
-    problems: Sequence[Problem],
-    first: Sequence[Attempt],
-    reflections: Sequence[EvalRow],
-    generator: evaluation.Setting,
-    mode: Mode,
-    max_new_tokens: int,
-) -> list[dict[str, Any]]:
+def _swapped(engine: Engine, part: Asked, reflections: Sequence[EvalRow], corrector: Adapter, mode: Mode) -> list[Any]:
     going = [i for i, r in enumerate(reflections) if r["reflection"] is not None]
-    asked = [
-        prompts.retry_prompt(problems[i], first[i]["completion"], reflections[i]["reflection"], mode) for i in going
-    ]
-    found = answer(
-        engine, [problems[i] for i in going], asked, max_new_tokens=max_new_tokens, adapter=generator.corrector
-    )
+    some = [part.problems[i] for i in going]
+    texts = [(part.first[i]["completion"], reflections[i]["reflection"]) for i in going]
+    asked = [prompts.retry_prompt(p, first, r, mode) for p, (first, r) in zip(some, texts, strict=True)]
+    found = answer(engine, some, asked, max_new_tokens=part.max_new_tokens, adapter=corrector)
     second = dict(zip(going, found, strict=True))
-    return [evaluation.row_of(p, first[i], second.get(i), reflections[i]["reflection"]) for i, p in enumerate(problems)]
+    return [
+        row_of(p, a, second.get(i), r["reflection"])
+        for i, (p, a, r) in enumerate(zip(part.problems, part.first, reflections, strict=True))
+    ]
 
 
 def swaps_of(run: store.Run) -> pd.DataFrame:
-    """`swap_table` of the files that a run keeps in `evals/swap/<reflector>.<generator>.jsonl`; beside each its own
+    """`swap_table` of the files that a run keeps in `evals/swap/<reflector>.<corrector>.jsonl`; beside each its own
     Generator, the base model. Empty where there are none."""
     found: dict[tuple[str, str], list[EvalRow]] = {}
     for path in sorted(run.path("evals", "swap").glob("*.jsonl")):
-        reflector, generator = path.name.split(".")[:2]
-        name = read.label(reflector)
-        found[name, "base model"] = run.read("evals", f"{reflector}.oracle.jsonl")
-        found[name, read.label(generator)] = store.read_jsonl(path)
+        reflector, generator = path.stem.rsplit(".", 1)
+        found[label(reflector), "base model"] = run.read("evals", Evaluation(reflector).file)
+        found[label(reflector), label(generator)] = store.read_jsonl(path)
     return swap_table(found)
 
 
@@ -189,7 +163,7 @@ def swap_table(found: dict[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFrame:
     rows = []
     for (reflector, generator), some in found.items():
         right = sum(r["turn2_correct"] for r in some)
-        low, high = stats.wilson(right, len(some))
+        low, high = wilson(right, len(some))
         acc = right / max(1, len(some))
         rows.append(
             {"reflections of": reflector, "used by": generator, "n": len(some), "acc_t2": acc, "low": low, "high": high}

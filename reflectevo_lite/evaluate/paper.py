@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from .settings import SETTINGS, Evaluation
+
 BENCHMARKS = {"logiqa": "LogiQA", "math": "MATH", "mbpp": "MBPP", "bigbench": "BIG-bench"}
 MODELS = {  # how a model's path or hub id is recognised
     "llama-3-8b-instruct": "Llama-3-8B-Instruct",
@@ -22,51 +24,49 @@ ACC_T1 = {
     "Llama-3-70B-Instruct": (42.4, 40.8, 66.2, 48.0),
     "Mistral-Small-22B-Instruct": (46.4, 47.4, 63.0, 54.4),
 }
-ACC_T2: dict[str, dict[str, tuple[float | None, ...]]] = {  # by file name of the setting; qa: Acc@t1 after training
+RETRY = Evaluation("prompted", control="retry")
+ACC_T2: dict[str, dict[Evaluation, tuple[float | None, ...]]] = {  # qa: Acc@t1 after training
     "Llama-3-8B-Instruct": {
-        "prompted.oracle.retry": (38.8, 15.0, 44.0, 52.4),
-        "prompted.oracle": (36.2, 16.0, 45.8, 51.0),
-        "qa.oracle": (46.6, 10.0, 31.2, 61.6),
-        "one_stage.oracle": (43.8, 23.6, 29.6, 71.2),
-        "two_stage.oracle": (49.4, 14.5, 42.4, 45.4),
-        "dpo_pm.oracle": (41.8, 15.2, 48.8, 63.0),
-        "dpo_pref.oracle": (39.2, 14.8, 47.4, 59.6),
+        RETRY: (38.8, 15.0, 44.0, 52.4),
+        Evaluation("prompted"): (36.2, 16.0, 45.8, 51.0),
+        Evaluation("qa"): (46.6, 10.0, 31.2, 61.6),
+        Evaluation("one_stage"): (43.8, 23.6, 29.6, 71.2),
+        Evaluation("two_stage"): (49.4, 14.5, 42.4, 45.4),
+        Evaluation("dpo_pm"): (41.8, 15.2, 48.8, 63.0),
+        Evaluation("dpo_pref"): (39.2, 14.8, 47.4, 59.6),
     },
     "Mistral-7B-Instruct-v0.2": {
-        "prompted.oracle.retry": (31.2, 10.6, 23.0, 43.8),
-        "prompted.oracle": (34.2, 10.2, 23.6, 44.4),
-        "qa.oracle": (28.8, 7.6, 17.0, 37.8),
-        "one_stage.oracle": (38.4, None, 24.0, 51.6),
-        "two_stage.oracle": (48.8, None, 20.8, 71.1),
-        "dpo_pm.oracle": (39.2, None, 23.2, 50.2),
-        "dpo_pref.oracle": (38.0, None, 22.6, 48.4),
+        RETRY: (31.2, 10.6, 23.0, 43.8),
+        Evaluation("prompted"): (34.2, 10.2, 23.6, 44.4),
+        Evaluation("qa"): (28.8, 7.6, 17.0, 37.8),
+        Evaluation("one_stage"): (38.4, None, 24.0, 51.6),
+        Evaluation("two_stage"): (48.8, None, 20.8, 71.1),
+        Evaluation("dpo_pm"): (39.2, None, 23.2, 50.2),
+        Evaluation("dpo_pref"): (38.0, None, 22.6, 48.4),
     },
     "Llama-3-70B-Instruct": {
-        "prompted.oracle.retry": (64.4, 49.6, 71.0, 67.0),
-        "prompted.oracle": (56.8, 48.6, 73.0, 64.4),
+        RETRY: (64.4, 49.6, 71.0, 67.0),
+        Evaluation("prompted"): (56.8, 48.6, 73.0, 64.4),
     },
     "Mistral-Small-22B-Instruct": {
-        "prompted.oracle.retry": (62.8, 56.2, 68.0, 67.2),
-        "prompted.oracle": (62.0, 52.8, 68.0, 68.0),
+        RETRY: (62.8, 56.2, 68.0, 67.2),
+        Evaluation("prompted"): (62.0, 52.8, 68.0, 68.0),
     },
 }
 
 
-def figures(model: str | None = None) -> pd.DataFrame:
-    """The paper's rows: model, key (file name of the setting), setting, benchmark, Acc@t1, Acc@t2, Δ; percent.
+def published(model: str | None = None) -> pd.DataFrame:
+    """The paper's rows: model, key (an `Evaluation`), setting, benchmark, Acc@t1, Acc@t2, Δ; percent.
 
     For `qa`, which never reflects, both accuracies are the trained model's first answer.
     """
-    from .. import read
-
     rows = []
     for name, settings in ACC_T2.items():
         for key, second in settings.items():
-            setting, _, control = (*key.split("."), None)[:3]
-            firsts = second if setting == "qa" else ACC_T1[name]
+            firsts = second if SETTINGS[key.setting].answers else ACC_T1[name]
             for benchmark, t1, t2 in zip(BENCHMARKS.values(), firsts, second, strict=True):
                 delta = None if t2 is None else t2 - t1
-                row: dict[str, Any] = {"model": name, "key": key, "setting": read.label(setting, control)}
+                row: dict[str, Any] = {"model": name, "key": key, "setting": key.label}
                 rows.append(row | {"benchmark": benchmark, "Acc@t1": t1, "Acc@t2": t2, "Δ": delta})
     frame = pd.DataFrame(rows)
     return frame if model is None else frame[frame["model"] == model].reset_index(drop=True)
@@ -89,11 +89,11 @@ def beside(metrics: dict[str, Any], model: str) -> pd.DataFrame:
     Columns: benchmark, setting, Acc@t1, Acc@t2, low, high (ours, Wilson), n, Acc@t1 (paper), Acc@t2 (paper), and
     inside: whether the paper's Acc@t2 lies in our interval. Tasks of one benchmark are listed one by one.
     """
-    theirs = figures(name) if (name := matching(model)) else figures().iloc[:0]
+    theirs = published(name) if (name := matching(model)) else published().iloc[:0]
     known = {(r["benchmark"], r["key"]): r for r in theirs.to_dict("records")}
     rows = []
     for r in metrics["rows"]:
-        key = ".".join(filter(None, [r["setting"], r["mode"], r["control"]]))
+        key = Evaluation(r["setting"], r["mode"], r["control"])
         if (paper := known.get((benchmark_of(r["task"]), key))) and paper["Acc@t2"] == paper["Acc@t2"]:
             low, high = (100 * bound for bound in r["acc_t2_ci"])
             rows.append(
@@ -122,7 +122,7 @@ COLUMNS = (
 def orientation(models: Sequence[str] = tuple(MODELS.values())) -> pd.DataFrame:
     """The paper's Acc@t2 by model and setting, one column for each benchmark: other models and tasks than the embedded
     ones, so for orientation only."""
-    frame = figures()
+    frame = published()
     frame = frame[frame["model"].isin(models)]
     wide = frame.pivot(index=["model", "setting"], columns="benchmark", values="Acc@t2")
     order = frame[["model", "setting"]].drop_duplicates().itertuples(index=False, name=None)

@@ -1,12 +1,12 @@
 """Round follows round: the improved Reflector makes the next round's data (paper, section 3.4, "iterative").
 
-Round 1 is the Reflector trained in notebook 03. Round r samples reflections from round r−1's Reflector on the next
-training questions and learns from them, in one of two ways: "sft" trains a fresh adapter of the base model on what led to
-a correct second turn (D+); "dpo" goes on from round r−1's adapter, which is also the reference, on pairs of its own
-reflections of which only one did (D±: iterated, on-policy DPO, arXiv 2404.19733).
+Round 1 is the Reflector of notebook 03. Round r samples reflections from round r−1's Reflector on the next training
+questions and learns from them in one of two ways: "sft" trains a fresh adapter of the base model on what led to a right
+second turn (D+); "dpo" goes on from round r−1's adapter, which is also the reference, on pairs of its own reflections of
+which only one did (D±: iterated, on-policy DPO, arXiv 2404.19733).
 
 Whether a further round pays is asked of *validation* questions, held back from the training split: stopping never looks
-at a test question.
+at a test question. `p` is a run's parameters (`run.open_run`).
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from .. import curate, embedded, generate, prompts, store
-from ..generate import Adapter, Engine
-from ..rows import Attempt, Problem
+from .. import curate, embedded, prompts, store
+from ..generate import Adapter, Engine, generate_rollouts
+from ..rows import Problem
 from ..train import TrainParams, train_dpo, train_sft
-from . import evaluation
+from .evaluation import Asked, evaluate, first_turns
+from .metrics import compare, describe
+from .settings import BASELINE, Evaluation, round_setting
 
-DATA = {"sft": "d_plus", "dpo": "d_pm"}  # how a round is trained → the curated set that it is trained on
+ROUND_DATA = {"sft": "d_plus", "dpo": "d_pm"}  # how a round is trained → the curated set that it is trained on
 
 
 def questions_of_round(
     train: Sequence[Problem], n: int, r: int, which: Literal["fresh", "same"] = "fresh"
 ) -> list[Problem]:
     """The `n` training questions of round r ≥ 1: fresh ones as long as there are any, then from the start again; or the
-    same ones in every round. Raises ValueError for another word."""
-    if which not in ("fresh", "same"):
-        raise ValueError(f"unknown round_questions {which!r}; there are fresh and same")
+    same ones in every round."""
     start = 0 if which == "same" else (r - 1) * n
     return [train[i % len(train)] for i in range(start, start + n)] if n < len(train) else list(train)
 
@@ -43,26 +43,24 @@ def questions_of_round(
 def hold_back(train: Sequence[Problem], n: int, n_rollout: int) -> tuple[list[Problem], list[Problem]]:
     """Training questions without the last `n`, and those as validation questions.
 
-    Round 1 has used the first `n_rollout` already, so these are never held back: fewer than `n` where there are fewer.
+    Round 1 has used the first `n_rollout` already, so these are never held back: fewer than `n` if there are fewer.
     """
     start = max(min(n_rollout, len(train)), len(train) - n)
     return list(train[:start]), list(train[start:])
 
 
-def validate(
-    engine: Engine, run: store.Run, r: int, reflector: Adapter, questions: Sequence[Problem], *, max_new_tokens: int
-) -> list[Any]:
+def validate(engine: Engine, run: store.Run, r: int, questions: Sequence[Problem], *, max_new_tokens: int) -> list[Any]:
     """The Reflector of round r (0: the base model) on the validation questions, kept in `rounds/validation/`."""
     folder = run.path("rounds", "validation")
-    first = evaluation.first_turns(engine, questions, folder / "turn1.jsonl", max_new_tokens=max_new_tokens)
-    setting = evaluation.Setting(f"round_{r}", reflector=reflector)
-    return evaluation.evaluate(engine, questions, first, setting, folder, max_new_tokens=max_new_tokens)
+    first = first_turns(engine, questions, folder / "turn1.jsonl", max_new_tokens=max_new_tokens)
+    reflector = round_setting(r)._replace(name=f"round_{r}", reflector=adapter_of_round(run, r))
+    return evaluate(engine, Asked(questions, first, folder, max_new_tokens), reflector)
 
 
 def paid(later: Sequence[Any], earlier: Sequence[Any], seed: int = 0) -> dict[str, Any]:
-    """The paired comparison of a round with the one before it on the same questions; `pays` says whether its interval
-    lies above 0. See `evaluation.compare`."""
-    found = evaluation.compare("later", later, "earlier", earlier, seed)
+    """The paired comparison (`compare`) of a round with the one before it on the same questions; `pays` says whether its
+    interval lies above 0."""
+    found = compare("later", later, "earlier", earlier, seed)
     return found | {"pays": found["n"] > 0 and found["ci"][0] > 0}
 
 
@@ -71,13 +69,8 @@ def verdict(r: int, found: dict[str, Any], questions: str = "validation") -> str
     if not found["n"]:
         return f"Round {r}: no {questions} question is left to tell whether it paid; raise n_train above n_rollout."
     low, high = found["ci"]
-    said = (
-        "it **paid**"
-        if found["pays"]
-        else "it **cost**"
-        if high < 0
-        else f"**no gain that {found['n']:,} questions can show** (they would show {100 * found['mde']:.1f})"
-    )
+    said = f"**no gain that {found['n']:,} questions can show** (they would show {100 * found['mde']:.1f})"
+    said = "it **paid**" if found["pays"] else "it **cost**" if high < 0 else said
     return (
         f"Round {r} against round {r - 1} on {found['n']:,} {questions} questions: {100 * found['diff']:+.1f} points "
         f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}): {said}."
@@ -85,72 +78,52 @@ def verdict(r: int, found: dict[str, Any], questions: str = "validation") -> str
 
 
 def run_round(
-    engine: Engine,
-    run: store.Run,
-    r: int,
-    previous: Adapter,
-    train: Sequence[Problem],
-    test: Sequence[Problem],
-    first: Sequence[Attempt],
-    *,
-    model: str,
-    params: TrainParams,
-    k: int,
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-    how: Literal["sft", "dpo"] = "sft",
-    data: Literal["latest", "union"] = "latest",
-    earlier: Sequence[Any] = (),
-    instructions: Sequence[str] = prompts.POOL,
-    turns: int = 2,
+    engine: Engine, run: store.Run, r: int, p: Any, pool: Sequence[Problem], asked: Asked, earlier: Iterable[Any] = ()
 ) -> dict[str, Any]:
-    """One round: rollouts by `previous`, curation, training, its evaluation as `evals/round_<r>.oracle.jsonl`.
+    """One round: rollouts by the round before on questions of `pool`, curation, training, evaluation.
 
-    `how`: a fresh adapter by SFT on D+, or DPO on D± from `previous` on (see the module). `data`: train on this round's
-    rows alone ("latest") or together with the `earlier` ones ("union"). Returns what the round's table shows, with the
-    adapter's path and the curated rows trained on (`data`); where there are none, no `rows` either. Resumable at every
-    step. Raises ValueError for another word in `how`.
+    Trains on this round's rows alone, or together with the `earlier` ones (`p.round_data` "union"). Returns what the
+    round's table shows, with the adapter's path and the curated rows trained on (`data`); with nothing to train on,
+    `rows` is empty too. Resumable at every step.
     """
-    if how not in DATA:
-        raise ValueError(f"unknown round_training {how!r}; there are {' and '.join(DATA)}")
-    found = generate.generate_rollouts(
+    previous, how, folder = adapter_of_round(run, r - 1), p.round_training, run.path("rounds", str(r))
+    found = generate_rollouts(
         engine,
-        train,
-        run.path("rounds", str(r), "rollouts.jsonl"),
-        k=k,
-        instructions=instructions,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        seed=seed + r,
+        questions_of_round(pool, p.n_rollout, r, p.round_questions),
+        folder / "rollouts.jsonl",
+        k=p.k,
+        instructions=p.instructions,
+        temperature=p.temperature,
+        max_new_tokens=p.max_new_tokens,
+        seed=p.seed + r,
         reflector=previous,
     )
-    fresh = curate.d_plus(found) if how == "sft" else curate.d_pm(found, seed=seed + r)
-    store.write_jsonl(run.path("rounds", str(r), f"{DATA[how]}.jsonl"), fresh)
-    used = [*earlier, *fresh] if data == "union" else fresh
-    if not curate.with_rows({f"round_{r}": used}):
-        return {"round": r, "adapter": previous, "data": [], "rows": [], **harvest(found)}
-    adapter = run.path("adapters", f"round_{r}")
+    fresh = list(curate.d_plus(found) if how == "sft" else curate.d_pm(found, seed=p.seed + r))
+    store.write_jsonl(folder / f"{ROUND_DATA[how]}.jsonl", fresh)
+    used = [*earlier, *fresh] if p.round_data == "union" else fresh
+    setting = round_setting(r).at(run)
+    made = {"round": r, **harvest(found)}
+    if not curate.with_rows({setting.name: used}):
+        return made | {"adapter": previous, "data": [], "rows": []}
     if how == "sft":
-        train_sft(curate.sft_rows("reflector", used), adapter, model=model, params=params)
+        params, rows = TrainParams.of("sft", p), curate.examples("reflector", used)
+        train_sft(rows, setting.reflector, model=p.model, params=params)
     else:
-        train_dpo(curate.preference_rows(used), adapter, model=model, params=params, start=previous)
-    setting = evaluation.Setting(f"round_{r}", reflector=adapter)
-    rows = evaluation.evaluate(
-        engine, test, first, setting, run.path("evals"), max_new_tokens=max_new_tokens, turns=turns
-    )
-    return {"round": r, "adapter": adapter, "data": used, "rows": rows, **harvest(found)}
+        params, rows = TrainParams.of("dpo", p), curate.examples("preference", used)
+        train_dpo(rows, setting.reflector, model=p.model, params=params, start=previous)
+    evaluated = evaluate(engine, asked, setting, turns=p.turns)
+    return made | {"adapter": setting.reflector, "data": used, "rows": evaluated}
 
 
-def rounds_table(prompted: Sequence[Any], done: Sequence[dict[str, Any]], *, seed: int = 0) -> pd.DataFrame:
+def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 0) -> pd.DataFrame:
     """One row per round (round 0: the prompted base), with Acc@t2, the interval of its gain over Acc@t1, and the harvest.
 
     `corrected`, `distinct` and `words` describe the rollouts that the round was trained on. Fractions in 0..1.
     """
-    rows = []
+    rows, prompted = [], run.read("evals", Evaluation(BASELINE).file)
     for entry in [{"round": 0, "rows": prompted}, *(d for d in done if d["rows"])]:
         r = entry["round"]
-        row = evaluation.describe(f"round_{r}.oracle", "all", entry["rows"], seed)
+        row = describe(Evaluation(f"round_{r}"), "all", entry["rows"], seed)
         low, high = (row["acc_t1"] + bound for bound in row["delta_ci"])
         rows.append(
             {
@@ -263,24 +236,40 @@ def collapse_warnings(frame: pd.DataFrame) -> list[str]:
 
 def first_round(run: store.Run, how: Literal["sft", "dpo"] = "sft") -> dict[str, Any]:
     """Round 1, which notebooks 02 and 03 made, in the form that `run_round` returns; `data` is what `how` trains on."""
-    rows = run.read("evals", "reflector_only.oracle.jsonl") if run.read("curated", "d_plus.jsonl") else []
-    made, data = harvest(run.read("rollouts", "train.jsonl")), run.read("curated", f"{DATA[how]}.jsonl")
+    trained = run.read("curated", "d_plus.jsonl")
+    rows = run.read("evals", Evaluation(round_setting(1).name).file) if trained else []
+    made, data = harvest(run.read("rollouts", "train.jsonl")), run.read("curated", f"{ROUND_DATA[how]}.jsonl")
     return {"round": 1, "adapter": adapter_of_round(run, 1), "data": data, "rows": rows, **made}
 
 
-def adapter_of_round(run: store.Run, r: int) -> Path | None:
-    """Where the Reflector of round r lies; round 1 is notebook 03's, and round 0 the base model, None.
+def adapter_of_round(run: store.Run, r: int) -> Adapter:
+    """Where the Reflector of round r lies; None for round 0, the base model.
 
-    A round that found nothing to train on hands on the Reflector of the round before. Raises FileNotFoundError where
-    one is missing that ought to be there.
+    A round with nothing to train on hands on the Reflector of the round before. Raises FileNotFoundError if one is
+    missing that ought to be there.
     """
     if r == 0:
         return None
-    path = run.path("adapters", "reflector" if r == 1 else f"round_{r}")
+    path = Path(round_setting(r).at(run).reflector or "")
     if (path / "training.json").exists():
         return path
     folder = run.path("curated") if r == 1 else run.path("rounds", str(r))
-    sets = [folder / f"{name}.jsonl" for name in (DATA.values() if r > 1 else ["d_plus"])]
-    if any(path.exists() and not store.read_jsonl(path) for path in sets):
+    sets = [folder / f"{name}.jsonl" for name in (ROUND_DATA.values() if r > 1 else ["d_plus"])]
+    if any(file.exists() and not store.read_jsonl(file) for file in sets):
         return adapter_of_round(run, r - 1)
     raise FileNotFoundError(f"{path} is missing: run notebook {'03_sft' if r == 1 else '05_iteration'} first")
+
+
+def multi_turn(run: store.Run) -> list[str]:
+    """The evaluated settings that were run for several turns: prompted, round 1, and the latest round."""
+    names = dict.fromkeys((BASELINE, round_setting(1).name, last_round(run)))
+    return [name for name in names if run.path("evals", Evaluation(name).file).exists()]
+
+
+def last_round(run: store.Run) -> str:
+    """The setting of the latest round that was evaluated; round 1 if there is no other."""
+    found = [p.parent.name for p in run.path("rounds").glob("*/rollouts.jsonl")]
+    done = [
+        s for r in sorted(map(int, found)) if run.path("evals", Evaluation(s := round_setting(r).name).file).exists()
+    ]
+    return done[-1] if done else round_setting(1).name

@@ -208,6 +208,12 @@ def settings(notebook: str, run: store.Run) -> Iterator[Setting]:
     return (s for one in SETTINGS.values() if one.notebook == notebook and (s := one.at(run)).trained)
 
 
+def reflecting(run: store.Run) -> list[str]:
+    """The evaluated settings whose reflections are texts of their own: the Reflector writes them, the Generator answers."""
+    own = [s for s in SETTINGS.values() if not (s.one_stage or s.answers or s.corrector)]
+    return [s.name for s in own if run.path("evals", Evaluation(s.name).file).exists()]
+
+
 def left_out(run: store.Run) -> list[str]:
     """Settings that a run has no figures for because their training set came out empty, in words."""
     empty = [t.name for t in TRAININGS.values() if (p := run.path(t.rows)).exists() and not p.stat().st_size]

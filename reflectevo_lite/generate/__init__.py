@@ -1,6 +1,6 @@
 """Models that answer: loading them, engines that batch, and the rollouts that reflection learning starts from."""
 
-from .engines import Adapter, Completion, Engine, TransformersEngine, open_engine
+from .engines import TransformersEngine, open_engine
 from .models import (
     TEMPLATE,
     TINY,
@@ -17,7 +17,8 @@ from .models import (
     trainable,
     wants_checkpointing,
 )
-from .rollouts import answer, chunk_seed, generate_rollouts, graded, tally
+from .protocol import Adapter, Completion, Engine
+from .rollouts import RolloutParams, answer, chunk_seed, generate_rollouts, graded, tally
 from .server import ServerEngine
 from .sizes import GIB, KNOWN, Shape, default_batch_tokens, shape_of
 
@@ -30,6 +31,7 @@ __all__ = [
     "Completion",
     "Engine",
     "Loaded",
+    "RolloutParams",
     "ServerEngine",
     "Shape",
     "TransformersEngine",

@@ -13,57 +13,66 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from .. import prompts, store
 from ..grading import grade_many
 from ..rows import Attempt, Message, Problem, Reflection, Rollout
-from .engines import Adapter, Completion, Engine
+from .protocol import Adapter, Completion, Engine
+
+
+class RolloutParams(NamedTuple):
+    """How rollouts are made; the names are those of a run's parameters."""
+
+    k: int = 2
+    instructions: str | Sequence[str] = "all"  # see `prompts.instruction_pool`
+    temperature: float = 0.8
+    max_new_tokens: int = 512
+    seed: int = 0
+    chunk_size: int = 250
 
 
 def generate_rollouts(
     engine: Engine,
     problems: Iterable[Problem] | str | Path,
     out: str | Path,
+    params: RolloutParams | None = None,
     *,
-    k: int = 2,
-    instructions: str | Sequence[str] = "all",
-    temperature: float = 0.8,
-    max_new_tokens: int = 512,
-    seed: int = 0,
-    chunk_size: int = 250,
     reflector: Adapter = None,
     progress: bool = True,
+    **settings: Any,
 ) -> store.Rows:
     """Write one Rollout per problem to `out` (JSON Lines), and return them as a sequence that stays on disk.
 
-    `problems`: rows, or the path of a file of them; one chunk of them is in memory at a time. Turn 1 and turn 2 are
-    greedy answers of the untouched Generator. Where turn 1 is wrong, `k` reflections are sampled at `temperature`, each
-    under its own instruction out of `instructions` (see `prompts.instruction_pool`; balanced within a chunk), written by
+    `problems`: rows, or the path of a file of them; one chunk of them is in memory at a time. `settings` are fields of
+    `params`, given by name. Turn 1 and turn 2 are greedy answers of the untouched Generator. If turn 1 is wrong, `k`
+    reflections are sampled at `temperature`, each under its own one of `instructions` (balanced within a chunk), written by
     the Reflector (`reflector`: a LoRA adapter, None for the base model), and each is followed by its own turn 2.
 
     A chunk of `chunk_size` problems is the unit of resume and seeds its own sampling: an interrupted call goes on where
     it stopped and gives the very rows of an undisturbed one. Raises ValueError for an unknown instruction and if `out`
     holds rows of other problems, seeds, chunks or models, and what `store.append_chunks` raises.
     """
-    pool, out = prompts.instruction_pool(instructions), Path(out)
+    how = (params or RolloutParams())._replace(**settings)
+    how, out = how._replace(instructions=prompts.instruction_pool(how.instructions)), Path(out)
     with contextlib.ExitStack() as stack:
         problems = _on_hand(problems, stack)
-        progress = stack.enter_context(Progress(len(problems), show=progress))
+        shown = stack.enter_context(contextlib.closing(Progress(len(problems), show=progress)))
 
-        def of_chunk(i: int) -> list[Problem]:
-            return list(problems[i * chunk_size : (i + 1) * chunk_size])
+        def of_chunk(i: int) -> tuple[list[Problem], RolloutParams]:
+            seed = chunk_seed(how.seed, "rollouts", i)
+            return list(problems[i * how.chunk_size : (i + 1) * how.chunk_size]), how._replace(seed=seed)
 
         def make(i: int) -> list[Rollout]:
-            progress.start()
-            chunk = chunk_seed(seed, "rollouts", i)
-            return _chunk(engine, of_chunk(i), k, pool, temperature, max_new_tokens, chunk, reflector)
+            shown.start()
+            return _chunk(engine, *of_chunk(i), reflector)
 
         def on_chunk(i: int, rows: list[Rollout]) -> None:
-            if not progress.started:
-                _check_found(out, rows, of_chunk(i), chunk_seed(seed, "rollouts", i), k, engine, reflector)
-            progress.add(rows)
+            if shown.bar is None:
+                _check_found(out, rows, *of_chunk(i), engine, reflector)
+            shown.add(rows)
 
-        store.append_chunks(out, -(-len(problems) // chunk_size), make, chunk_size, on_chunk)
+        store.append_chunks(out, -(-len(problems) // how.chunk_size), make, how.chunk_size, on_chunk)
     return store.Rows(out)
 
 
@@ -73,23 +82,22 @@ def _on_hand(problems: Iterable[Problem] | str | Path, stack: contextlib.ExitSta
         return store.Rows(problems)
     if isinstance(problems, Sequence):
         return problems
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="problems-")))
-    store.write_jsonl(folder / "problems.jsonl", problems)
-    return store.Rows(folder / "problems.jsonl")
+    file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="problems-"))) / "problems.jsonl"
+    store.write_jsonl(file, problems)
+    return store.Rows(file)
 
 
 def _check_found(
-    out: Path, rows: list[Rollout], problems: list[Problem], seed: int, k: int, engine: Engine, reflector: Adapter
+    out: Path, rows: list[Rollout], problems: list[Problem], how: RolloutParams, engine: Engine, reflector: Adapter
 ) -> None:
     """Refuse to go on with a file that was made from something else than what is asked for now."""
     if len(rows) != len(problems):
         raise ValueError(f"{out} was made from another number of problems: {store.OTHER_FILE}")
     for row, problem in zip(rows, problems, strict=True):
-        counts = {0} if row["turn1"]["correct"] else {k}
         found = {
             "problem": (row["id"], problem["id"]),
-            "seed of the chunk (seed, chunk_size)": (row["seed"], seed),
-            "k": (len(row["reflections"]), k if len(row["reflections"]) not in counts else len(row["reflections"])),
+            "seed of the chunk (seed, chunk_size)": (row["seed"], how.seed),
+            "k": (len(row["reflections"]), 0 if row["turn1"]["correct"] else how.k),
             "model": (Path(row["model"]).name, Path(engine.name).name),  # a run directory may be moved
             "adapter": (Path(row["adapter"] or "").name, Path(reflector or "").name),
         }
@@ -106,19 +114,10 @@ def chunk_seed(seed: int, stage: str, chunk: int) -> int:
 
 
 def answer(
-    engine: Engine,
-    problems: Sequence[Problem],
-    conversations: Sequence[list[Message]],
-    *,
-    max_new_tokens: int,
-    adapter: Adapter = None,
-    temperature: float = 0.0,
-    seed: int = 0,
+    engine: Engine, problems: Sequence[Problem], conversations: Sequence[list[Message]], **settings: Any
 ) -> list[Attempt]:
-    """One graded attempt per conversation; greedy by default."""
-    found = engine.generate(
-        conversations, max_new_tokens=max_new_tokens, adapter=adapter, temperature=temperature, seed=seed
-    )
+    """One graded attempt per conversation; `settings` are those of `Engine.generate`, greedy unless they say otherwise."""
+    found = engine.generate(conversations, **settings)
     return graded(problems, conversations, [completions[0] for completions in found])
 
 
@@ -140,53 +139,28 @@ def graded(
     ]
 
 
-def _chunk(
-    engine: Engine,
-    problems: Sequence[Problem],
-    k: int,
-    instructions: Sequence[str],
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-    reflector: Adapter,
-) -> list[Rollout]:
-    first = answer(engine, problems, [prompts.answer_prompt(p) for p in problems], max_new_tokens=max_new_tokens)
-    jobs = [i for i, attempt in enumerate(first) if not attempt["correct"] for _ in range(k)]
-    names = prompts.draw_instructions(len(jobs), seed, instructions, k=k)
-    asked = [
-        prompts.reflection_prompt(problems[i], first[i]["completion"], name)
-        for i, name in zip(jobs, names, strict=True)
-    ]
-    written = [
-        c[0]
-        for c in engine.generate(
-            asked, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed, adapter=reflector
-        )
-    ]
-    retries = [
-        prompts.retry_prompt(problems[i], first[i]["completion"], c.text) for i, c in zip(jobs, written, strict=True)
-    ]
-    second = answer(engine, [problems[i] for i in jobs], retries, max_new_tokens=max_new_tokens)
+def _chunk(engine: Engine, problems: list[Problem], how: RolloutParams, reflector: Adapter) -> list[Rollout]:
+    limit = {"max_new_tokens": how.max_new_tokens}
+    first = answer(engine, problems, [prompts.answer_prompt(p) for p in problems], **limit)
+    jobs = [i for i, attempt in enumerate(first) if not attempt["correct"] for _ in range(how.k)]
+    wrong = [(problems[i], first[i]["completion"]) for i in jobs]
+    names = prompts.draw_instructions(len(jobs), how.seed, how.instructions, k=how.k)
+    asked = [prompts.reflection_prompt(*attempt, name) for attempt, name in zip(wrong, names, strict=True)]
+    drawn = engine.generate(asked, temperature=how.temperature, seed=how.seed, adapter=reflector, **limit)
+    written = [completions[0] for completions in drawn]
+    retries = [prompts.retry_prompt(*attempt, c.text) for attempt, c in zip(wrong, written, strict=True)]
+    second = answer(engine, [problem for problem, _ in wrong], retries, **limit)
     reflections: list[list[Reflection]] = [[] for _ in problems]
     for i, name, prompt, c, attempt in zip(jobs, names, asked, written, second, strict=True):
-        reflections[i].append(
-            {"instruction": name, "prompt": prompt, "text": c.text, "tokens": c.tokens, "turn2": attempt}
-        )
+        row = {"instruction": name, "prompt": prompt, "text": c.text, "tokens": c.tokens, "turn2": attempt}
+        reflections[i].append(row)
+    made_by = {"model": engine.name, "adapter": str(reflector) if reflector else None, "seed": how.seed}
     return [
-        {
-            "id": p["id"],
-            "problem": p,
-            "turn1": first[i],
-            "reflections": reflections[i],
-            "model": engine.name,
-            "adapter": str(reflector) if reflector else None,
-            "seed": seed,
-        }
-        for i, p in enumerate(problems)
+        {"id": p["id"], "problem": p, "turn1": turn1, "reflections": own, **made_by}
+        for p, turn1, own in zip(problems, first, reflections, strict=True)
     ]
 
 
-# -- Counters and progress ----------------------------------------------------------------------------------------------
 def tally(rows: Iterable[Rollout], seen: dict[str, int] | None = None) -> dict[str, int]:
     """Counts over rollouts, added to `seen`: problems, right (at turn 1), reflections, corrected (right at turn 2), tokens."""
     seen = seen or dict.fromkeys(("problems", "right", "reflections", "corrected", "tokens"), 0)
@@ -196,7 +170,7 @@ def tally(rows: Iterable[Rollout], seen: dict[str, int] | None = None) -> dict[s
         seen["right"] += row["turn1"]["correct"]
         seen["reflections"] += len(row["reflections"])
         seen["corrected"] += sum(r["turn2"]["correct"] for r in row["reflections"])
-        seen["tokens"] += sum(a["tokens"] for a in turns) + sum(r["tokens"] for r in row["reflections"])
+        seen["tokens"] += sum(part["tokens"] for part in (*turns, *row["reflections"]))
     return seen
 
 
@@ -207,37 +181,29 @@ class Progress:
     """
 
     def __init__(self, total: int, *, show: bool = True) -> None:
-        self.total, self.show, self.started = total, show, False
-        self.seen = tally(())
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.started:
-            self.bar.close()
+        self.seen, self.bar = tally(()), None
+        self.options = {"total": total, "disable": not show, "desc": "rollouts", "unit": " rows", "smoothing": 0}
 
     def start(self) -> None:
         """The first chunk is about to be made: open the bar with what was found, and start the clock."""
-        from tqdm.auto import tqdm
+        if self.bar is None:
+            from tqdm.auto import tqdm
 
-        if not self.started:
-            self.started, self.began, self.found = True, time.perf_counter(), dict(self.seen)
-            at = {"total": self.total, "initial": self.found["problems"]}
-            self.bar = tqdm(desc="rollouts", unit=" rows", smoothing=0, disable=not self.show, **at)
+            self.began, self.found = time.perf_counter(), self.seen["tokens"]
+            self.bar = tqdm(initial=self.seen["problems"], **self.options)
 
     def add(self, rows: Sequence[Rollout]) -> None:
         """Count a chunk."""
-        tally(rows, self.seen)
-        if self.started:
-            self.bar.set_postfix_str(self.summary(), refresh=False)
+        seen = tally(rows, self.seen)
+        if self.bar is not None:
+            rate = (seen["tokens"] - self.found) / max(time.perf_counter() - self.began, 1e-9)
+            right = seen["right"] / max(1, seen["problems"])
+            corrected = seen["corrected"] / max(1, seen["reflections"])
+            said = f"Acc@t1 {right:.1%}, corrected {corrected:.1%}, {rate:,.0f} tokens/s"
+            self.bar.set_postfix_str(said, refresh=False)
             self.bar.update(len(rows))
 
-    def summary(self) -> str:
-        """The running rates, e.g. "Acc@t1 55.8%, corrected 27.2%, 3,210 tokens/s"."""
-        seen, seconds = self.seen, max(time.perf_counter() - self.began, 1e-9)
-        return (
-            f"Acc@t1 {seen['right'] / max(1, seen['problems']):.1%}, "
-            f"corrected {seen['corrected'] / max(1, seen['reflections']):.1%}, "
-            f"{(seen['tokens'] - self.found['tokens']) / seconds:,.0f} tokens/s"
-        )
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.close()

@@ -6,40 +6,38 @@ message and no file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
-import random
 import re
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from ..rows import Message
-from .engines import Adapter, Completion, refuse_copies
+from .protocol import Adapter, Completion, Engine, Sampling
 
 if TYPE_CHECKING:
-    import httpx
+    import openai
 
-AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses that may pass
-LONGEST_WAIT_S = 60.0  # between two tries, unless the server asks for more
-LONGEST_ASKED_WAIT_S = 900.0
+T = TypeVar("T")
+MALFORMED_PAUSES_S = 1.0, 4.0, 0.0  # after a reply that cannot be read: a proxy's page while the server restarts
+AGAIN = "see that the server runs and server_url is right; the same command goes on from here"
 
 
 class ServerError(ValueError):
     """The server cannot be reached, refuses, or does not speak the protocol; one line with the remedy."""
 
 
-class ServerEngine:
+class ServerEngine(Engine):
     """An `Engine` over HTTP, with at most `concurrency` requests under way.
 
-    `base_url` ends before "/chat/completions" (usually in "/v1"); `model` is the name the server gives it. Time-outs,
-    lost connections, malformed replies and statuses 408, 409, 425, 429 and 5xx are tried again up to `retries` times, after
-    1, 2, 4, … seconds (times a random 0.5 to 1), or after as long as a Retry-After header asks for.
+    `base_url` ends before "/chat/completions" (usually in "/v1"); `model` is the name the server gives it. The `openai`
+    library tries time-outs, lost connections and statuses 408, 409, 429 and 5xx again up to `retries` times, after 0.5 to
+    8 seconds, or as long as a Retry-After header asks for, up to two minutes.
 
     Adapters are models of their own to a server (vLLM: `--lora-modules NAME=PATH`): `adapters` maps an adapter's
     path to its served name; without an entry, the folder's name is looked for among the served models.
@@ -53,167 +51,122 @@ class ServerEngine:
         *,
         concurrency: int = 32,
         timeout_s: float = 600.0,
-        retries: int = 6,
-        backoff_s: float = 1.0,
+        retries: int = 10,
         api_key_env: str = "OPENAI_API_KEY",
         adapters: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
-        import httpx
-
-        url = httpx.URL(base_url.rstrip("/"))
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ServerError(f"server_url must look like http://localhost:8000/v1, not {base_url!r}")
-        if url.userinfo or url.query:
+        url = urlsplit(base_url)
+        if url.username or url.password or url.query or url.fragment:
             raise ServerError(f"no password or key belongs in server_url: put the key into ${api_key_env}")
-        self.name, self.url, self.api_key_env = model, str(url), api_key_env
-        self.backend = f"the server at {url}"
-        self.concurrency, self.retries, self.backoff_s = max(1, concurrency), retries, backoff_s
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ServerError(f"server_url must look like http://localhost:8000/v1, not {base_url!r}")
+        self.name, self.url, self.api_key_env = model, base_url.rstrip("/"), api_key_env
+        self.backend = f"the server at {self.url}"
+        self.concurrency, self.timeout_s, self.retries = max(1, concurrency), timeout_s, retries
         self.adapters, self.extra_body = dict(adapters or {}), dict(extra_body or {})
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
-            limits=httpx.Limits(max_connections=self.concurrency),
-            auth=self._sign,
-        )
 
-    def __repr__(self) -> str:
-        return f"ServerEngine({self.url!r}, {self.name!r})"
+    def _complete(self, conversations: list[list[Message]], how: Sampling, adapter: Adapter) -> list[Completion]:
+        """A request each, with a seed of its own: tokens are counted exactly, and a failure costs one completion.
 
-    def generate(
-        self,
-        conversations: Sequence[list[Message]],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_new_tokens: int = 512,
-        seed: int = 0,
-        adapter: Adapter = None,
-    ) -> list[list[Completion]]:
-        """See `engines.Engine.generate`. Raises ServerError when a request fails for good.
-
-        Each completion is a request of its own with its own seed, so that its tokens are counted exactly and a failure
-        costs one completion; servers share the prompt's work among them by their prefix cache.
+        Servers share a prompt's work by their prefix cache. Raises ServerError when a request fails for good.
         """
-        refuse_copies(n, temperature)
-        model = self._served(adapter)
-        bodies = [
-            {
-                "model": model,
-                "messages": conversation,
-                "temperature": temperature,
-                "max_tokens": max_new_tokens,
-                "seed": _seed(seed, i),
-                **self.extra_body,
-            }
-            for i, conversation in enumerate(c for c in conversations for _ in range(n))
-        ]
-        found = self._all(bodies)
-        return [found[i : i + n] for i in range(0, len(found), n)]
+        with contextlib.closing(self._open()) as client:  # once it is closed, what still waits for a retry ends too
+            shared = {"model": self._served(client, adapter), "extra_body": self.extra_body}
+            shared |= {"temperature": how.temperature, "max_tokens": how.max_new_tokens}
 
-    def served_models(self) -> list[str]:
-        """The names the server answers to. Raises ServerError."""
-        return self._ask("GET", "/models", None, lambda reply: [m["id"] for m in reply["data"]], threading.Event())
+            def one(i: int) -> Completion:
+                body = {**shared, "messages": conversations[i], "seed": _seed(how.seed, i)}
+                return self._ask(lambda: _completion(client.chat.completions.create(**body)))
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+            pool = ThreadPoolExecutor(self.concurrency)
+            try:
+                futures = [pool.submit(one, i) for i in range(len(conversations))]
+                for future in as_completed(futures):
+                    future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return [future.result() for future in futures]
 
-    def _served(self, adapter: Adapter) -> str:
+    def _open(self) -> openai.OpenAI:
+        """A client for one call. Raises ServerError for a key that no header can carry."""
+        import openai
+
+        self._key()
+        limits = {"timeout": openai.Timeout(self.timeout_s, connect=min(10.0, self.timeout_s))}
+        web = openai.DefaultHttpxClient(auth=self._sign, follow_redirects=False, **limits)
+        unset = dict.fromkeys(("api_key", "admin_api_key"), "-")  # else the library keeps those of the environment
+        return openai.OpenAI(base_url=self.url, http_client=web, max_retries=self.retries, **unset, **limits)
+
+    def _served(self, client: openai.OpenAI, adapter: Adapter) -> str:
         if adapter is None:
             return self.name
         if str(adapter) in self.adapters:
             return self.adapters[str(adapter)]
         name = Path(adapter).name
-        if name in (served := self.served_models()):
+        if name in (served := self._ask(lambda: [m.id for m in client.models.list().data])):
             return name
         raise ServerError(
             f"{self.url} does not serve the adapter {name!r}: start vLLM with --enable-lora --lora-modules "
             f"{name}={adapter} (it serves {', '.join(served) or 'nothing'})"
         )
 
-    def _all(self, bodies: Sequence[Mapping[str, Any]]) -> list[Completion]:
-        """Every request's completion, in order; the first failure ends the others."""
-        stop = threading.Event()
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="reflectevo-server")
-        try:
-            futures = [pool.submit(self._ask, "POST", "/chat/completions", b, _completion, stop) for b in bodies]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            return [future.result() for future in futures]
-        finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+    def _ask(self, read: Callable[[], T]) -> T:
+        """What `read` makes of a reply. Raises ServerError."""
+        import openai
 
-    def _ask(self, verb: str, path: str, body: Any, read: Callable[[Any], Any], stop: threading.Event) -> Any:
-        """What `read` makes of the reply, over as many tries as allowed. Raises ServerError."""
-        import httpx
-
-        for attempt in range(self.retries + 1):
-            asked_wait = None
+        for pause in MALFORMED_PAUSES_S:
             try:
-                response = self._client.request(verb, self.url + path, json=body)
-                if response.status_code == 200:
-                    return read(response.json())
-                asked_wait, trouble = _retry_after(response), f"answers {response.status_code}: {self._said(response)}"
-                if response.status_code not in AGAIN:
-                    raise ServerError(f"{self.url} {trouble}{self._remedy(response.status_code)}")
-            except httpx.TimeoutException:
-                trouble = "does not answer in time"
-            except httpx.TransportError as error:
-                trouble = f"cannot be reached ({self._hide(str(error))})"
-            except (LookupError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-                trouble = f"does not speak the chat protocol ({type(error).__name__} in its reply)"
-            if attempt == self.retries or (asked_wait or 0) > LONGEST_ASKED_WAIT_S:
+                return read()
+            except openai.OpenAIError as error:
+                trouble = self._trouble(error)
                 break
-            if stop.wait(self._pause(attempt, asked_wait)):
-                break  # another request has failed for good
-        raise ServerError(
-            f"{self.url} {trouble}, after {attempt + 1} tries: see that the server runs and server_url is right; "
-            "the same command goes on from here"
-        )
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                trouble = f"does not speak the chat protocol ({type(error).__name__}): is server_url right?"
+            time.sleep(pause)
+        raise ServerError(f"{self.url} {trouble}")  # out here: the library's errors hold the request with its key
 
-    def _pause(self, attempt: int, asked: float | None) -> float:
-        backoff = min(LONGEST_WAIT_S, self.backoff_s * 2**attempt) * random.uniform(0.5, 1)
-        return max(backoff, asked or 0.0)
+    def _trouble(self, error: Any) -> str:
+        """What went wrong and what to do, without the key that a server may repeat."""
+        import openai
 
-    def _sign(self, request: httpx.Request) -> httpx.Request:
-        if key := os.environ.get(self.api_key_env, "").strip():
+        if isinstance(error, openai.APITimeoutError):
+            return f"does not answer in time, however often it is asked: {AGAIN}"
+        if not isinstance(error, openai.APIStatusError):
+            return f"cannot be reached ({self._hide(str(error.__cause__ or error))}): {AGAIN}"
+        key = f"put the server's key into the environment variable {self.api_key_env}"
+        name = f"is {self.name!r} the name the server gives the model, and does the URL end in /v1?"
+        status, said = error.status_code, self._hide(error.response.text)[:200] or "nothing more"
+        passing = status in (408, 409, 429) or status >= 500
+        remedy = {401: key, 403: key, 404: name}.get(status, AGAIN if passing else "")
+        return f"answers {status}: {said}" + f" ({remedy})" * bool(remedy)
+
+    def _key(self) -> str:
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ServerError(f"the environment variable {self.api_key_env} holds what no key does: set it again")
+        return key
+
+    def _sign(self, request: Any) -> Any:
+        request.headers.pop("Authorization", None)
+        if key := self._key():
             request.headers["Authorization"] = f"Bearer {key}"
         return request
 
-    def _said(self, response: httpx.Response) -> str:
-        return re.sub(r"\s+", " ", self._hide(response.text)).strip()[:200] or "nothing more"
-
     def _hide(self, text: str) -> str:
-        key = os.environ.get(self.api_key_env, "").strip()
-        return text.replace(key, "***") if key else text
-
-    def _remedy(self, status: int) -> str:
-        if status in (401, 403):
-            return f" (put the server's key into the environment variable {self.api_key_env})"
-        if status == 404:
-            return f" (is {self.name!r} the name the server gives the model, and does the URL end in /v1?)"
-        return ""
+        key = self._key()
+        return re.sub(r"\s+", " ", text.replace(key, "***") if key else text).strip()
 
 
 def _completion(reply: Any) -> Completion:
-    choice = reply["choices"][0]
-    text, tokens = choice["message"]["content"] or "", reply["usage"]["completion_tokens"]
-    return Completion(text.strip(), tokens, choice["finish_reason"] == "length")
+    """A reply's text and tokens; what servers leave out of it counts as empty, 0 and not cut."""
+    choice = reply.choices[0]
+    text = (choice.message.content or "").encode("utf-8", "replace").decode()  # half a surrogate pair fits in no file
+    tokens = getattr(reply.usage, "completion_tokens", None)
+    tokens = max(0, int(tokens)) if isinstance(tokens, int) else 0
+    return Completion(text.strip(), tokens, getattr(choice, "finish_reason", None) == "length")
 
 
 def _seed(seed: int, i: int) -> int:
     """A seed for the i-th request: equal prompts under one seed would otherwise give equal samples."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{i}".encode()).digest()[:4], "big") >> 1
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the server asks to wait for, as a number or a date (RFC 9110, section 10.2.3)."""
-    said = response.headers.get("Retry-After", "").strip()
-    if said.isdigit():
-        return float(said)
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None

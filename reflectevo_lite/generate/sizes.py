@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from .models import resolve
 
 GIB = 1 << 30
 BATCH_TOKENS = {"cpu": 65_536, "cuda": 131_072}  # rows × (prompt + new tokens) of a batch in generation
 CPU_CACHE = 4 * GIB  # and what their keys and values may take there: a real model gets fewer tokens than a small one
 
 
+class Counted(NamedTuple):
+    """What a model's modules hold."""
+
+    parameters: int  # tied ones once
+    linear: int  # those of linear layers, the output head left out
+    ends: int  # inputs + outputs of these layers
+
+
 @dataclass(frozen=True)
 class Shape:
-    """A decoder's dimensions; what its size and memory follow from."""
+    """A decoder's dimensions. Unless its modules were `counted`, its weights are those of a Llama-like decoder."""
 
     hidden: int
     layers: int
@@ -28,15 +37,18 @@ class Shape:
     qkv_bias: bool = False
     qk_norm: bool = False
     norms: int = 2  # RMS norms per layer
+    counted: Counted | None = None
 
     @property
     def linear(self) -> int:
         """Weights of the layers' matrices: what LoRA adapts and NF4 quantises."""
-        return self.layers * sum(a * b for a, b in self._matrices())
+        return self.counted.linear if self.counted else self.layers * sum(a * b for a, b in self._matrices())
 
     @property
     def parameters(self) -> int:
         """All weights, tied ones once."""
+        if self.counted:
+            return self.counted.parameters
         small = self.norms * self.hidden + self.qk_norm * 2 * self.head_dim
         small += self.qkv_bias * (self.heads + 2 * self.kv_heads) * self.head_dim
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
@@ -49,7 +61,7 @@ class Shape:
 
     def lora(self, r: int) -> int:
         """Weights of a rank-`r` adapter on every linear layer."""
-        return self.layers * r * sum(a + b for a, b in self._matrices())
+        return r * (self.counted.ends if self.counted else self.layers * sum(a + b for a, b in self._matrices()))
 
     def _matrices(self) -> list[tuple[int, int]]:
         h, attention, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -76,57 +88,65 @@ KNOWN = {
 
 
 def shape_of(name: str) -> Shape:
-    """The shape of a model by name. Raises ValueError where neither a folder, the table nor the hub's cache knows it."""
-    from ..generate import resolve
-
-    folder = Path(resolve(name))
-    if (folder / "config.json").exists():
-        return shape_from_config(json.loads((folder / "config.json").read_text()))
-    if name in KNOWN:
+    """The shape of a model by name. Raises ValueError if neither a folder, the table nor the hub's cache knows it."""
+    path = resolve(name)
+    if name in KNOWN and not Path(path).is_dir():
         return KNOWN[name]
-    if (config := _hub_config(name)) is not None:
-        return shape_from_config(config)
-    raise ValueError(
-        f"the size of model {name!r} is not known: give a local folder with its config.json, or one of {', '.join(KNOWN)}"
-    )
-
-
-def _hub_config(name: str) -> dict[str, Any] | None:
-    from huggingface_hub import hf_hub_download
+    from transformers import AutoConfig
 
     try:
-        return json.loads(Path(hf_hub_download(name, "config.json", etag_timeout=5)).read_text())
-    except Exception:  # offline, gated, no such model: the caller has one line for all of them
-        return None
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:  # offline, gated, no such model, nothing that transformers knows
+        raise ValueError(
+            f"the size of model {name!r} is not known: give a folder with its config.json, or one of {', '.join(KNOWN)}"
+        ) from error
+    return shape_from_config(config.to_dict())
 
 
 def shape_from_config(config: Mapping[str, Any]) -> Shape:
-    """The shape in a config.json of a Llama-like decoder (llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi3).
+    """The shape in a decoder's config.json, its weights counted on a model without memory (torch's meta device).
 
-    Raises ValueError for another architecture, since a guess would be worth nothing.
+    Raises ValueError for an architecture that is not a decoder of attention and linear layers.
     """
-    config = config.get("text_config", config)
-    kind = config.get("model_type", "?")
-    if kind not in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "smollm3"):
-        raise ValueError(f"no size is known for models of type {kind!r}: the plan counts Llama-like decoders only")
-    heads = config["num_attention_heads"]
-    return Shape(
-        hidden=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        intermediate=config["intermediate_size"],
-        vocab=config["vocab_size"],
-        tied=config.get("tie_word_embeddings", kind in ("gemma2", "gemma3_text")),
-        qkv_bias=kind == "qwen2" or bool(config.get("attention_bias")),
-        qk_norm=kind in ("qwen3", "gemma3_text"),
-        norms=4 if kind.startswith("gemma") else 2,
-    )
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = dict(config.get("text_config") or config)
+    kind = config.pop("model_type", "?")
+    try:
+        read = AutoConfig.for_model(kind, **config)
+        found = _dimensions(read)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(read)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"no size is known for models of type {kind!r}: {error}".splitlines()[0]) from error
+    head = model.get_output_embeddings()
+    linear = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    if not linear:
+        raise ValueError(f"no size is known for models of type {kind!r}: it has no linear layers that LoRA could adapt")
+    ends = sum(sum(w.shape) for w in linear)
+    return replace(found, counted=Counted(model.num_parameters(), sum(w.numel() for w in linear), ends))
+
+
+def _dimensions(config: Any) -> Shape:
+    """Those that a configuration names, under whatever name its class knows them by; AttributeError if one is missing."""
+    h, heads = config.hidden_size, config.num_attention_heads
+    kv_heads, head_dim = (getattr(config, name, None) for name in ("num_key_value_heads", "head_dim"))
+    sizes = (config.intermediate_size, config.vocab_size, bool(config.tie_word_embeddings))
+    return Shape(h, config.num_hidden_layers, heads, kv_heads or heads, head_dim or h // heads, *sizes)
 
 
 def default_batch_tokens(shape: Shape, bytes_per_weight: int, device: str) -> int:
-    """Tokens of a batch in generation where the engine is not told how many."""
+    """Tokens of a batch in generation if the engine is not told how many."""
     if device != "cpu":
         return BATCH_TOKENS["cuda"]
     return min(BATCH_TOKENS["cpu"], CPU_CACHE // (shape.cache * bytes_per_weight))
+
+
+def fitting_batch_tokens(model: Any) -> int:
+    """`default_batch_tokens` of a loaded model; one whose dimensions cannot be read is taken for an 8B one."""
+    try:
+        shape = _dimensions(model.config.get_text_config())
+    except AttributeError:
+        shape = KNOWN["meta-llama/Llama-3.1-8B-Instruct"]
+    return default_batch_tokens(shape, model.dtype.itemsize, model.device.type)

@@ -1,5 +1,11 @@
-"""Is an answer right? Choice, math, text, exact and code, each by its own reader."""
+"""Is an answer right? One grader each for choice, math, free text, code and exact answers.
 
-from .grade import Grade, extract_choice, grade, grade_many, same_math, text_scores
+A problem's `grader` says which one judges it. In come completions, whatever a model wrote; out go verdicts. The slow
+graders (math, code) work in processes of their own, and importing this room loads neither torch nor the sandbox.
+"""
+
+from .choice import extract_choice
+from .graders import Grade, grade, grade_many, text_scores
+from .math_pool import same_math
 
 __all__ = ["Grade", "extract_choice", "grade", "grade_many", "same_math", "text_scores"]

@@ -1,15 +1,12 @@
-"""Which option does a reply decide for? The reading behind `grading.extract_choice`.
-
-Four readers, the most explicit first: an announced answer, a verdict on one letter, a line that is a letter,
-the wording of an option. The first that finds something decides, also if what it finds is that the reply does
-not decide.
-"""
+"""Which option does a reply decide for? Four readers, the most explicit first; the first that reads something decides."""
 
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Sequence
+from string import ascii_uppercase as LETTERS
+
+from .replies import own_reply
 
 _UNSURE = "?"  # something was said, and it isn't one option: do not look further
 _AFTER_LETTER = re.compile(r"\s*(?:$|[).,:;!?\]}\"'”’—–-]|(?:because|since|as|which|is|due|for|not|but|based|given)\b)")
@@ -48,9 +45,14 @@ _LETTER_LINE = re.compile(r"((?:Option|Choice)\s*:?\s*)?[(\[\"']*([A-Za-z])([)\]
 _DOUBT = re.compile(r"(?i)\b(?:not|never|whether|if|neither|nor|wrong|incorrect|could|might|may|both)\b|n't\b")
 
 
-def read(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the option that `text` decides for, or None."""
-    text = _plain(text)
+def extract_choice(text: str, choices: Sequence[str]) -> str | None:
+    r"""The letter ("A" is the first of `choices`) that a reply decides for, or None if it decides for none.
+
+    The last clear statement counts ("the answer is ...", `Finish[...]`, `\boxed{}`), then "C is correct", "I choose C",
+    then a line that is a letter, then the wording of exactly one option. Two letters, a letter that is no option, a
+    refusal and an echo of the options give None: a letter is never invented.
+    """
+    text = _plain(own_reply(text))
     if not text or not choices:
         return None
     for reader in (_read_stated, _read_judged, _read_lines, _read_wording):
@@ -68,8 +70,7 @@ def _plain(text: str) -> str:
 
 
 def _letter(raw: str, choices: Sequence[str]) -> str:
-    index = string.ascii_uppercase.find(raw.upper())
-    return raw.upper() if 0 <= index < len(choices) else _UNSURE
+    return raw.upper() if raw.upper() in LETTERS[: len(choices)] else _UNSURE
 
 
 def _read_stated(text: str, choices: Sequence[str]) -> str | None:
@@ -87,26 +88,24 @@ def _read_span(span: str, choices: Sequence[str]) -> str | None:
     lead = _LEAD.match(span).end()
     for start in (lead, 0):  # 0: an option may itself begin with "the" or "most"
         opened = span[:start].endswith(("(", "[", "{"))
-        letter = _span_letter(span[start:], choices, opened) or _span_wording(span[start:].lstrip(), choices)
-        if letter:
+        phrase = span[start:]
+        if letter := _span_letter(phrase, choices, opened) or _span_wording(phrase.lstrip(), choices):
             return letter
     return _UNSURE if _REFUSAL.search(span[:60]) else None
 
 
 def _span_letter(span: str, choices: Sequence[str], bracket: bool) -> str | None:
-    m = _LETTER.match(span)
-    if not m:
+    if not (m := _LETTER.match(span)):
         return None
     rest = span[m.end() :]
-    if _JOINED.match(rest):
-        wordings = [_norm(option) for option in choices[:26]]  # "G and I" may be an option
-        return string.ascii_uppercase[wordings.index(_norm(span))] if _norm(span) in wordings else _UNSURE
-    closed = bool(m[2]) or bracket or bool(_AFTER_LETTER.match(rest))
+    if _JOINED.match(rest):  # "G and I" may be an option
+        named = [letter for letter, option in zip(LETTERS, choices, strict=False) if _norm(option) == _norm(span)]
+        return named[0] if named else _UNSURE
+    letter, closed = _letter(m[1], choices), m[2] or bracket or _AFTER_LETTER.match(rest)
     if not closed and (m[1].islower() or m[1] in "AI"):  # the article, the pronoun
-        index = string.ascii_uppercase.find(m[1].upper())
-        own = index < len(choices) and _norm(rest).startswith(_norm(choices[index]) or "\0")
-        return m[1].upper() if own else None
-    return _letter(m[1], choices)
+        words = letter != _UNSURE and _norm(choices[LETTERS.index(letter)])
+        return letter if words and _norm(rest).startswith(words) else None
+    return letter
 
 
 def _norm(text: str) -> str:
@@ -116,10 +115,10 @@ def _norm(text: str) -> str:
 def _span_wording(span: str, choices: Sequence[str], strict: bool = False) -> str | None:
     """The option whose wording the phrase is, or begins with. `strict`: nobody announced an answer here."""
     phrase, best = _norm(span), []
-    for i, option in enumerate(choices[:26]):
+    for letter, option in zip(LETTERS, choices, strict=False):
         words = _norm(option)
         if words and (phrase == words or (phrase.startswith(words + " ") and _ends(span, option, strict))):
-            best.append((len(words), string.ascii_uppercase[i]))
+            best.append((len(words), letter))
     longest = [letter for size, letter in best if size == max(best)[0]]
     return longest[0] if len(longest) == 1 else None
 
@@ -165,10 +164,8 @@ def _read_lines(text: str, choices: Sequence[str]) -> str | None:
 def _read_wording(text: str, choices: Sequence[str]) -> str | None:
     """The reply is or begins with an option's wording, or its last sentence ends with it or holds it."""
     sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", text) if s.strip()]
-    found = {_span_wording(text, choices, strict=True), _span_wording(sentences[0], choices, strict=True)}
-    last = sentences[-1]
-    found |= {string.ascii_uppercase[i] for i, text in enumerate(choices[:26]) if _concludes(last, text)}
-    found.discard(None)
+    found = {_span_wording(phrase, choices, strict=True) for phrase in (text, sentences[0])} - {None}
+    found |= {letter for letter, option in zip(LETTERS, choices, strict=False) if _concludes(sentences[-1], option)}
     return found.pop() if len(found) == 1 else None
 
 

@@ -1,61 +1,35 @@
 r"""Are two short mathematical answers the same? The far side of `grading.same_math`, a process of its own.
 
-Reads `[gold, candidate]` as one JSON line, answers `true` or `false`; ends when its input ends. A light
-normalisation takes off what MATH and GSM8K answers wear (units, thousands separators, `x =`, `\text{}`,
-degrees, percent), the shape of the answer (list, tuple or interval, matrix, number in a base, word) is
-compared part by part, and only what is left, one expression against one expression, goes to math-verify
-(https://github.com/huggingface/Math-Verify).
+Reads `[gold, candidate]` as one JSON line, answers `true` or `false`; ends when its input ends. A light normalisation
+takes off what MATH and GSM8K answers wear (units, thousands separators, `x =`, `\text{}`, degrees, percent), the shape
+of the answer (list, tuple or interval, matrix, number in a base, word) is compared part by part, and only what is left,
+one expression against one expression, goes to math-verify (https://github.com/huggingface/Math-Verify).
 
-Limits: symbolic work has no limit in here: the parent kills this process. Decimals are exact (0.33 is not
-1/3). Different known units are different answers; they are never converted. Unions are compared interval by
-interval.
+Limits: symbolic work has no limit in here: the parent kills this process. Decimals are exact (0.33 is not 1/3).
+Different known units are different answers; they are never converted. Unions are compared interval by interval.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
 import re
+import signal
 import sys
 from fractions import Fraction
 
-MAX_CHARS = 2000  # no answer is longer; what is longer is wrong
 DIGITS = 500  # 2^{-200} is not 2^{-201}; at math-verify's 15 digits it is
 MEMORY_BYTES = 4 << 30
 ORPHAN_S = 15  # the system ends a job that outlives its parent (POSIX)
 
-_UNICODE = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
-        "÷": "/",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "∪": r"\cup ",
-        "∈": r"\in ",
-        "±": r"\pm ",
-        "°": r"^\circ ",
-        "²": "^{2}",
-        "³": "^{3}",
-        "½": r"\frac{1}{2}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
-        "√": "sqrt",
-        "⟨": "(",
-        "⟩": ")",
-        "\u00a0": " ",
-        "\u202f": r"\,",
-        "\u2009": r"\,",
-        "，": ",",
-        "、": ",",
-        "\x00": "",
-    }
-)
+_UNICODE = str.maketrans("−–—÷⟨⟩，、\u00a0", "---/(),, ", "\0") | {0x202F: r"\,", 0x2009: r"\,"}
+_COMMANDS = r"×\times ·\cdot ⋅\cdot π\pi ∞\infty ≤\le ≥\ge ∪\cup ∈\in ±\pm °^\circ"  # need a space after them
+_OTHERS = r"²^{2} ³^{3} ½\frac{1}{2} ¼\frac{1}{4} ¾\frac{3}{4} √sqrt"
+_UNICODE |= {ord(pair[0]): pair[1:] + " " for pair in _COMMANDS.split()}
+_UNICODE |= {ord(pair[0]): pair[1:] for pair in _OTHERS.split()}
+_SIGNS = {"lt": "<", "gt": ">", "langle": "(", "rangle": ")", "lbrack": "[", "rbrack": "]"}
 _FONT = r"\\(?:(?:text|math)(?:rm|bf|it|sf|tt|normal)|text|mbox|hbox|operatorname\*?)\s*(?=\{)"
 _TRIG = r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?-?\d\}?)?)"
 
@@ -70,8 +44,7 @@ _CLEAN = [
         (r"\\?\$|[€£]|^USD?(?=\s*\d)", ""),
         (r"\*\*", "^"),
         (r"\*", r"\\cdot "),
-        (r"(?<=\d)(?:\\[,!;:]|\{,\}|,\\!|~)+(?=\d{3})", ""),
-        # separators of thousands in LaTeX
+        (r"(?<=\d)(?:\\[,!;:]|\{,\}|,\\!|~)+(?=\d{3})", ""),  # 12\,345
         (r"(?<!\\)\\!", ""),
         (r"(?<!\\)\\(?:[,;: ]|quad|qquad|displaystyle|limits)(?![a-z])|~", " "),
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![a-z])", ""),
@@ -79,22 +52,15 @@ _CLEAN = [
         (_FONT, r"\\text"),
         (r"\\(?:leq|leqslant)(?![a-z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant)(?![a-z])|>=", r"\\ge "),
-        (r"\\lt(?![a-z])", "<"),
-        (r"\\gt(?![a-z])", ">"),
-        (r"\\langle", "("),
-        (r"\\rangle", ")"),
-        (r"\\lbrack(?![a-z])", "["),
-        (r"\\rbrack(?![a-z])", "]"),
+        (r"\\([lr]angle|(?:[lg]t|[lr]brack)(?![a-z]))", lambda m: _SIGNS[m[1]]),
         (r"\\(?:\{|lbrace(?![a-z]))", "⦃"),
         (r"\\(?:\}|rbrace(?![a-z]))", "⦄"),  # braces of a set
         (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-z])", r"^\\circ"),
         (r"\+\s*\\infty|(?<![\\a-zA-Z])(?:\+\s*)?(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty"),
         (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
         (r"(?<!\\)sqrt", r"\\sqrt"),
-        (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"\\sqrt\s*(\d+)", r"\\sqrt{\1}"),
-        (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
+        (r"\\sqrt\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
+        (r"\\frac\s*(\d)\s*(?=[\d{])", r"\\frac{\1}"),
         (r"\\frac\s*\{([^{}]*)\}\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\^\s*(-?\d+(?:\.\d+)?)", r"^{\1}"),
         (r"(?<![\d.}])(\d+)\s+(\d+)/(\d+)(?!\d)", r"\1\\frac{\2}{\3}"),  # 3 3/8
@@ -110,59 +76,17 @@ _CLEAN = [
     ]
 ]
 
-_UNIT_NAMES = {
-    "km": "km kilometer kilometers kilometre kilometres",
-    "m": "m meter meters metre metres",
-    "in": "in inch inches",
-    "cm": "cm centimeter centimeters centimetre centimetres",
-    "mm": "mm millimeter millimeters millimetres",
-    "ft": "ft foot feet",
-    "yd": "yd yds yard yards",
-    "mi": "mi mile miles",
-    "kg": "kg kilogram kilograms",
-    "g": "g gram grams",
-    "mg": "mg milligram milligrams",
-    "lb": "lb lbs pound pounds",
-    "oz": "oz ounce ounces",
-    "s": "s sec secs second seconds",
-    "min": "min mins minute minutes",
-    "h": "h hr hrs hour hours",
-    "d": "day days",
-    "week": "week weeks",
-    "month": "month months",
-    "year": "year years yr yrs",
-    "mph": "mph",
-    "kph": "kph kmh",
-    "L": "L liter liters litre litres",
-    "ml": "ml mL milliliter milliliters",
-    "dollar": "dollar dollars USD usd",
-    "cent": "cent cents",
-    "am": "am",
-    "pm": "pm",
-    "rad": "radian radians rad",
-    "": "sq cu",
-    "c": "cups cup",
-}
-_UNITS = {name: unit for unit, names in _UNIT_NAMES.items() for name in names.split()}
-_NOT_UNITS = frozenset(
-    {
-        "not",
-        "wrong",
-        "incorrect",
-        "more",
-        "less",
-        "fewer",
-        "least",
-        "most",
-        "if",
-        "when",
-        "except",
-        "than",
-        "plus",
-        "minus",
-        "times",
-    }
-)
+# Each unit with its other names.
+_UNIT_NAMES = """
+km kilometer kilometers kilometre kilometres, m meter meters metre metres, cm centimeter centimeters centimetre
+centimetres, mm millimeter millimeters millimetres, in inch inches, ft foot feet, yd yds yard yards, mi mile miles,
+kg kilogram kilograms, g gram grams, mg milligram milligrams, lb lbs pound pounds, oz ounce ounces, L liter liters litre
+litres, ml mL milliliter milliliters, cup cups, s sec secs second seconds, min mins minute minutes, h hr hrs hour hours,
+day days, week weeks, month months, year years yr yrs, am, pm, mph, kph kmh, rad radian radians,
+dollar dollars USD usd, cent cents
+"""
+_UNITS = {name: names.split()[0] for names in _UNIT_NAMES.split(",") for name in names.split()} | {"sq": "", "cu": ""}
+_NOT_UNITS = re.compile(r"\b(?:not|wrong|incorrect|more|less|fewer|least|most|if|when|except|than|plus|minus|times)\b")
 _PERCENT, _DEGREE = re.compile(r"%|percent"), re.compile(r"°|\\circ|degree")
 _POWER = r"(?:\s*\^\s*\{?\s*\d\s*\}?)?"
 _TEXT_UNIT = re.compile(rf"(?<=[\w}})\]])\s*\\text\{{([^{{}}]*)\}}{_POWER}\s*$")
@@ -172,34 +96,23 @@ _NOT_NAMES = re.compile(r"\\(?:frac|sqrt|sin|cos|tan|log|ln|cdot|times|pm)")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _FRACTION = re.compile(r"([+-]?)(\d*)\\frac\{([+-]?[\d.]+)\}\{([+-]?[\d.]+)\}|([+-]?[\d.]+)/(-?[\d.]+)")
 _BASE = re.compile(r"([+-]?[\dA-Fa-f.]+)_\{?(?:\\text\{)?\s*(\w+?)\s*\}*")
-_BASES = {
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "nine": "9",
-    "ten": "10",
-    "eleven": "11",
-    "twelve": "12",
-    "sixteen": "16",
-}
+_BASE_WORDS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_BASES = {word: str(base) for base, word in enumerate(_BASE_WORDS, 2)} | {"sixteen": "16"}
 _MATRIX = re.compile(r"[(\[]?\s*\\begin\{([pbBv]?)(?:matrix|array)\}(?:\{[lcr|\s]*\})?(.*?)\\end\{\w+\}\s*[)\]]?", re.S)
 _BOUND = r"([^<>=,a-zA-Z]*?(?:\\(?:infty|pi|frac|sqrt)[^<>=,a-zA-Z]*?)*?)"
 _LESS = r"\s*(<|\\le(?![a-z]))\s*"
 _BETWEEN = re.compile(rf"{_BOUND}{_LESS}[a-zA-Z]{_LESS}{_BOUND}")
-_ONE_SIDE = re.compile(r"([a-zA-Z])\s*(<|>|\\le(?![a-z])|\\ge(?![a-z]))\s*([^<>=,]+)")
-_OTHER_SIDE = re.compile(r"([^<>=,]+?)\s*(<|>|\\le(?![a-z])|\\ge(?![a-z]))\s*([a-zA-Z])")
+_ONE_SIDED = (  # `x < 3`, `3 > x`
+    re.compile(r"[a-zA-Z]\s*(?P<sign><|>|\\le(?![a-z])|\\ge(?![a-z]))\s*(?P<bound>[^<>=,]+)"),
+    re.compile(r"(?P<bound>[^<>=,]+?)\s*(?P<sign><|>|\\le(?![a-z])|\\ge(?![a-z]))\s*[a-zA-Z]"),
+)
+_RAYS = {"<": r"(-\infty,%s)", r"\le": r"(-\infty,%s]", ">": r"(%s,\infty)", r"\ge": r"[%s,\infty)"}
 _MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
 def same(gold: str, candidate: str) -> bool:
     """True if `candidate` is the same answer as `gold`, whose form decides what may be left out."""
-    if max(len(gold), len(candidate)) > MAX_CHARS:
-        return False
-    (g, g_unit), (c, c_unit) = strip_unit(clean(gold)), strip_unit(clean(candidate))
+    (g, g_unit), (c, c_unit) = _strip_unit(_clean(gold)), _strip_unit(_clean(candidate))
     g_unit, c_unit = g_unit or _sign(gold), c_unit or _sign(candidate)
     if not g or not c or (g_unit and c_unit and g_unit != c_unit):
         return False
@@ -215,7 +128,7 @@ def _same_percent(g: str, c: str, g_percent, c_percent) -> bool:
     return abs(plain) <= 1 and percent == 100 * plain
 
 
-def clean(text: str) -> str:
+def _clean(text: str) -> str:
     """The answer without dress: delimiters, spacing commands, fonts, unicode, percent and degree signs."""
     text = text.translate(_UNICODE).strip()
     text = re.sub(r"^.{0,40}?\\(?:f?boxed|framebox)\s*\{(.*)\}[\s$.\])\\*]*$", r"\1", text, flags=re.S)
@@ -241,10 +154,13 @@ def _repeating(text: str) -> str:
     def fraction(m: re.Match) -> str:
         whole, fixed, period = m[1] or "0", m[2], m[3]
         digits = int(whole + fixed + period) - int(whole + fixed)
-        value = Fraction(digits, 10 ** len(fixed) * (10 ** len(period) - 1))
-        return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+        return _latex(Fraction(digits, 10 ** len(fixed) * (10 ** len(period) - 1)))
 
     return re.sub(r"(\d*)\.(\d*)\\(?:overline|bar)\s*\{(\d+)\}", fraction, text)
+
+
+def _latex(value: Fraction) -> str:
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _sign(text: str) -> str | None:
@@ -254,16 +170,14 @@ def _sign(text: str) -> str | None:
     return "percent" if _PERCENT.search(text) else "degree" if _DEGREE.search(text) else None
 
 
-def strip_unit(text: str) -> tuple[str, str | None]:
+def _strip_unit(text: str) -> tuple[str, str | None]:
     """The value without its trailing unit, and the unit's short name (None for none and for unknown ones)."""
     unit = None
     while m := _TEXT_UNIT.search(text):
         unit, text = _unit(m[1]) or unit, text[: m.start()].rstrip(" ,")
     m = _BARE_UNIT.search(text)
-    if m:
+    if m and not _NOT_UNITS.search(m[2]):
         words = re.findall(r"[A-Za-z]+", m[2])
-        if _NOT_UNITS.intersection(words):
-            return text, unit
         space, longest, known = m[1], max(map(len, words)), all(w in _UNITS for w in words)
         if (space and longest > 2) or (known and (space or longest > 1)):  # not the xy of 2xy
             unit, text = _unit(m[2]), text[: m.start()]
@@ -277,7 +191,7 @@ def _unit(words: str) -> str | None:
 # ------------------------------------------------------------------ shapes
 def _same(g: str, c: str) -> bool:
     if (left := _parts(g)) or _parts(c):
-        return _same_parts(left or [g], _parts(c) or [c])
+        return _same_parts(left, _parts(c), g, c)
     g, c = _inequality(_bare_name(g, c)), _inequality(_bare_name(c, g))
     if _squeeze(g) == _squeeze(c):
         return True
@@ -295,13 +209,11 @@ def _squeeze(text: str) -> str:
 
 def _bare_name(text: str, other: str) -> str:
     r"""Takes off `x =`, `\angle ABC =`, `x \in`; single letters stay where they differ: x=3 is not y=3."""
-    name, rest = _name(text)
-    other_name, _ = _name(other)
+    (name, rest), (other_name, _) = _name(text), _name(other)
     if name is None or (other_name is None and "=" in other):
         return text
-    if other_name is not None and name != other_name and max(len(name), len(other_name)) == 1:
-        return text
-    return rest
+    differs = other_name is not None and name != other_name and max(len(name), len(other_name)) == 1
+    return text if differs else rest
 
 
 def _name(text: str) -> tuple[str | None, str]:
@@ -320,19 +232,11 @@ def _inequality(text: str) -> str:
     text = text.strip()
     if m := _BETWEEN.fullmatch(text):
         return f"{'(' if m[2] == '<' else '['}{m[1]},{m[4]}{')' if m[3] == '<' else ']'}"
-    m, mirrored = _ONE_SIDE.fullmatch(text), _OTHER_SIDE.fullmatch(text)
-    if m and not re.search(r"(?<![\\a-z])[a-zA-Z](?![a-z])", m[3]):
-        sign, bound = m[2], m[3]
-    elif mirrored and not re.search(r"(?<![\\a-z])[a-zA-Z](?![a-z])", mirrored[1]):
-        sign, bound = _MIRROR[mirrored[2]], mirrored[1]
-    else:
-        return text
-    return {
-        "<": rf"(-\infty,{bound})",
-        r"\le": rf"(-\infty,{bound}]",
-        ">": rf"({bound},\infty)",
-        r"\ge": rf"[{bound},\infty)",
-    }[sign]
+    for pattern in _ONE_SIDED:
+        m = pattern.fullmatch(text)
+        if m and not re.search(r"(?<![\\a-z])[a-zA-Z](?![a-z])", m["bound"]):
+            return _RAYS[m["sign"] if pattern is _ONE_SIDED[0] else _MIRROR[m["sign"]]] % m["bound"]
+    return text
 
 
 def _base(text: str):
@@ -359,15 +263,12 @@ def _same_words(left, right, g: str, c: str) -> bool:
     return plain[0] == plain[1]
 
 
-def _split(text: str, separator: str = ",") -> list[str]:
-    """Splits at separators outside all brackets."""
+def _split(text: str) -> list[str]:
+    """Splits at commas outside all brackets."""
     parts, depth, start = [], 0, 0
-    for m in re.finditer(rf"[({{\[⦃]|[)}}\]⦄]|{separator}", text):
-        if m[0] in "({[⦃":
-            depth += 1
-        elif m[0] in ")}]⦄":
-            depth -= 1
-        elif depth == 0:
+    for m in re.finditer(r"[({\[⦃)}\]⦄,]", text):
+        depth += (m[0] in "({[⦃") - (m[0] in ")}]⦄")
+        if m[0] == "," and depth == 0:
             parts.append(text[start : m.start()].strip())
             start = m.end()
     return [*parts, text[start:].strip()]
@@ -381,15 +282,15 @@ def _parts(text: str) -> list[str] | None:
     return parts if m or len(parts) > 1 else None
 
 
-def _same_parts(left: list[str], right: list[str]) -> bool:
+def _same_parts(left, right, g: str, c: str) -> bool:
     """Same elements in any order; a set of one is its element."""
+    left, right = left or [g], right or [c]
     if len(left) != len(right):
         return False
     for part in left:
-        match = next((i for i, other in enumerate(right) if _same(part, other)), None)
-        if match is None:
+        if (match := next((other for other in right if _same(part, other)), None)) is None:
             return False
-        right = right[:match] + right[match + 1 :]
+        right.remove(match)
     return True
 
 
@@ -405,8 +306,7 @@ def _sequence(text: str) -> list | None:
 
 def _matrix(text: str) -> list | None:
     """A matrix as [kind and shape, cell, cell, ...]; None for anything else."""
-    m = _MATRIX.fullmatch(text.strip())
-    if not m:
+    if not (m := _MATRIX.fullmatch(text.strip())):
         return None
     rows = [row.split("&") for row in re.split(r"\\\\", m[2]) if row.strip()]
     kind = "det" if m[1] == "v" else "matrix"
@@ -415,19 +315,15 @@ def _matrix(text: str) -> list | None:
 
 def _same_sequence(left, right, g: str, c: str) -> bool:
     """Same brackets or shape, same elements in the same order."""
-    return (
-        bool(left and right)
-        and left[0] == right[0]
-        and len(left) == len(right)
-        and all(_same(a, b) for a, b in zip(left[1:], right[1:], strict=True))
-    )
+    alike = left and right and left[0] == right[0] and len(left) == len(right)
+    return bool(alike) and all(map(_same, left[1:], right[1:]))
 
 
 # (read, compare): the first that reads either side decides
 _SHAPES = (
     (_base, _same_base),
     (_words, _same_words),
-    (_parts, lambda left, right, g, c: _same_parts(left or [g], right or [c])),
+    (_parts, _same_parts),
     (_sequence, _same_sequence),
     (_matrix, _same_sequence),
 )
@@ -439,8 +335,7 @@ def _same_value(g: str, c: str) -> bool:
     if left is not None and right is not None:
         return left == right
     if ":" in g and ":" in c:  # a time or a ratio
-        g_parts, c_parts = g.split(":"), c.split(":")
-        return len(g_parts) == len(c_parts) and all(map(_same, g_parts, c_parts))
+        return g.count(":") == c.count(":") and all(map(_same, g.split(":"), c.split(":")))
     if ("=" in c) != ("=" in g):
         return False
     return _verify(_exact(g), _exact(c))
@@ -451,24 +346,18 @@ def _number(text: str) -> Fraction | None:
     text = _squeeze(text)
     if _NUMBER.fullmatch(text):
         return Fraction(text.rstrip("."))
-    m = _FRACTION.fullmatch(text)
+    if not (m := _FRACTION.fullmatch(text)):
+        return None
     try:
-        if m and m[5]:
-            return Fraction(m[5]) / Fraction(m[6])
-        value = m and int(m[2] or 0) + Fraction(m[3]) / Fraction(m[4])
+        value = Fraction(m[5]) / Fraction(m[6]) if m[5] else int(m[2] or 0) + Fraction(m[3]) / Fraction(m[4])
     except (ValueError, ZeroDivisionError):
         return None
-    return m and (-value if m[1] == "-" else value)
+    return -value if m[1] == "-" else value
 
 
 def _exact(text: str) -> str:
     """Decimals as fractions: floats would be compared with a tolerance, and 1.414214 is not a root of 2."""
-
-    def fraction(m: re.Match) -> str:
-        value = Fraction(m[0])
-        return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
-
-    return re.sub(r"\d*\.\d+", fraction, text)
+    return re.sub(r"\d*\.\d+", lambda m: _latex(Fraction(m[0])), text)
 
 
 def _verify(gold: str, candidate: str) -> bool:
@@ -478,24 +367,13 @@ def _verify(gold: str, candidate: str) -> bool:
     # its own units are off: they turn `5ab` into 5
     normal = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
     config = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normal)]
-    gold, candidate = (
+    parsed = [
         parse(rf"\boxed{{{x}}}", config, fallback_mode="no_fallback", parsing_timeout=None) for x in (gold, candidate)
-    )
-    return bool(gold and candidate) and bool(
-        verify(gold, candidate, numeric_precision=DIGITS, timeout_seconds=None, allow_set_relation_comp=True)
-    )
+    ]
+    return verify(*parsed, numeric_precision=DIGITS, timeout_seconds=None, allow_set_relation_comp=True)
 
 
 # ------------------------------------------------------------------ process
-def _limit_memory() -> None:
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    except (ImportError, ValueError, OSError):  # not POSIX, or already lower
-        pass
-
-
 def _answer(line: str) -> bool:
     try:
         return same(*json.loads(line))
@@ -505,22 +383,20 @@ def _answer(line: str) -> bool:
 
 def main() -> None:
     """Says `ready` once math-verify is imported, then one line for each line."""
-    import logging
-    import os
-    import signal
-
-    out = os.fdopen(os.dup(1), "w")
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what sympy prints must not pass for an answer
     logging.disable(logging.CRITICAL)
-    _limit_memory()
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not POSIX, or already lower
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    alarm = getattr(signal, "alarm", lambda seconds: None)  # not handled: the system ends the process
     _verify("1", "x")
     print("ready", file=out, flush=True)
     for line in sys.stdin:
-        if hasattr(signal, "alarm"):
-            signal.alarm(ORPHAN_S)  # not handled: the system ends the process
+        alarm(ORPHAN_S)
         print(json.dumps(_answer(line)), file=out, flush=True)
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
+        alarm(0)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What a person sees of a run: tables, figures, transcripts, the explorer, the report."""
+"""What a person sees of a run: tables, figures, transcripts, the explorer, the report.
+
+A finished or half-finished run comes in; nothing here changes it, but for figures, annotations and the report.
+"""
 
 from . import figures
-from .explorer import Explorer, explore
+from .explorer import Explorer
 from .report import build_report
 from .tables import (
     by_instruction,
     compare_runs,
     comparisons,
     error_classes,
-    label,
-    left_out,
     load_metrics,
     localisation,
     modes,
@@ -22,27 +23,10 @@ from .tables import (
     verdicts,
     with_intervals,
 )
+from .widgets import explore
 
 __all__ = [
-    "Explorer",
-    "build_report",
-    "by_instruction",
-    "compare_runs",
-    "comparisons",
-    "error_classes",
-    "explore",
-    "figures",
-    "label",
-    "left_out",
-    "load_metrics",
-    "localisation",
-    "modes",
-    "results",
-    "results_of",
-    "seeds",
-    "training_curves",
-    "transcript",
-    "turn_curve",
-    "verdicts",
-    "with_intervals",
-]
+    "Explorer", "build_report", "by_instruction", "compare_runs", "comparisons", "error_classes", "explore", "figures",
+    "load_metrics", "localisation", "modes", "results", "results_of", "seeds", "training_curves", "transcript",
+    "turn_curve", "verdicts", "with_intervals",
+]  # fmt: skip

@@ -1,33 +1,60 @@
 """Every figure, from a data frame: seaborn, one style, colour-blind safe, axes with units, n and intervals shown.
 
-Each function returns a matplotlib Figure that belongs to no window: notebooks `display(fig)` it, `save` stores it.
+Each function returns a matplotlib Figure that belongs to no window; `show` displays and keeps it. Intervals are 95 %.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from .. import prompts
+from .. import evaluate, prompts, store
+from ..evaluate import Evaluation
+from . import mistakes
+from .mistakes import taxonomy_shares as taxonomy_shares  # the frames of two figures, at hand beside them
+from .tables import reflections as reflections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#949494"  # seaborn's "colorblind"
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (  # seaborn's "colorblind"
+    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9",
+)  # fmt: skip
+FAMILIES = {  # family of a setting → its colour, and what it is called
+    "prompted": (BLUE, "prompted"),
+    "sft": (GREEN, "SFT"),
+    "preference": (ORANGE, "DPO, rounds"),
+    "reward": (RED, "GRPO"),
+    "answers": (PURPLE, "SFT on answers"),
+    "control": (GREY, "controls"),
+}
 
 
+# -- One style, one way to show ----------------------------------------------------------------------------------------
 def _figure(width: float = 7.5, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    sns.set_theme(
-        style="whitegrid", context="notebook", palette="colorblind", rc={"axes.titlesize": 11, "axes.labelsize": 10}
-    )
+    _teach_ipython(Figure)
+    sns.set_theme(style="whitegrid", palette="colorblind", rc={"axes.titlesize": 11, "axes.labelsize": 10})
     figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
     return figure, figure.subplots(1, columns)
+
+
+def _teach_ipython(kind: type[Figure]) -> None:
+    """Have a notebook draw figures: without pyplot's inline backend nobody told IPython how, and it prints their repr."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell and not any(kind in f.type_printers for f in shell.display_formatter.formatters.values()):
+        from IPython.core.pylabtools import select_figure_formats
+
+        select_figure_formats(shell, {"png"})
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -37,16 +64,60 @@ def save(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
+def show(figure: Figure, run: store.Run, name: str) -> None:
+    """Keep a figure as `figures/<name>.png` of a run and display it."""
+    from IPython.display import display
+
+    save(figure, run.path("figures", f"{name}.png"))
+    display(figure)
+
+
+def _label(axes: Axes, x: str, y: str, title: str) -> None:
+    axes.set(xlabel=x, ylabel=y)
+    axes.set_title(title, loc="left")
+
+
+def _legend_below(axes: Axes, columns: int, at: float = 0.5) -> None:
+    place = (at, -0.7 / axes.figure.get_figheight())
+    axes.legend(loc="upper center", bbox_to_anchor=place, ncols=columns, fontsize=8, frameon=False)
+
+
+def _bars(value: Any, low: Any, high: Any) -> np.ndarray:
+    """Lengths of error bars below and above a number, or each of several, as matplotlib wants them."""
+    return np.clip([value - low, high - value], 0, None).reshape(2, -1)
+
+
+def _colours(settings: Iterable[str]) -> dict[str, str]:
+    """A colour for each setting, named in words: its family's, or a free one if that is taken already."""
+    families, colours = {s.label: s.family for s in evaluate.SETTINGS.values()}, {}
+    for said in settings:
+        family = families.get(said) or evaluate.setting(said.replace(" ", "_")).family  # rounds are not registered
+        wanted = (FAMILIES[family][0], SKY, BROWN, PINK, YELLOW)
+        colours[said] = next((colour for colour in wanted if colour not in colours.values()), GREY)
+    return colours
+
+
+def _stack(axes: Axes, shares: dict[str, pd.Series], colours: Iterable[str], height: float) -> None:
+    """Horizontal bars of shares that add up to 100 %."""
+    left = 0.0
+    for (name, share), colour in zip(shares.items(), colours, strict=True):
+        axes.barh(range(len(share)), share, left=left, color=colour, label=name, height=height)
+        left = left + share.to_numpy()
+    axes.set_xlim(0, 100)
+
+
+def _most(column: pd.Series) -> int:
+    return int(column.max()) if len(column) else 0
+
+
+# -- The data ----------------------------------------------------------------------------------------------------------
 def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
     """Problems per task and split, and question lengths in words, context and options included. `problems`: by split."""
     import seaborn as sns
 
+    found = [(split, p["task"], prompts.question_text(p)) for split, rows in problems.items() for p in rows]
     frame = pd.DataFrame(
-        [
-            {"split": split, "task": p["task"], "words": len(prompts.question_text(p).split())}
-            for split, rows in problems.items()
-            for p in rows
-        ]
+        [(split, task, len(text.split())) for split, task, text in found], columns=["split", "task", "words"]
     )
     height = max(3.4, 0.4 * frame["task"].nunique() + 1.4)
     figure, (left, right) = _figure(9, height, 2)
@@ -59,26 +130,121 @@ def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
     return figure
 
 
-def accuracy(results: pd.DataFrame, title: str = "From the first answer to the second") -> Figure:
-    """Acc@t1 → Acc@t2 for each row of `analysis.results`, with 95 % intervals of the gain."""
-    figure, axes = _figure(9, 0.42 * len(results) + 1.5)
-    _dumbbells(axes, results)
-    _rows(axes, results)
-    n = int(results["n"].max()) if len(results) else 0
-    _label(axes, f"accuracy (%), n = {n:,}, bars: 95 % interval of the gain", "", title)
-    for name, face, edge in (
-        ("Acc@t1", "white", "black"),
-        ("Acc@t2, a sure gain", GREEN, GREEN),
-        ("Acc@t2, no sure gain", GREY, GREY),
-    ):
-        axes.scatter([], [], facecolor=face, edgecolor=edge, s=40, label=name)
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.7 / figure.get_figheight()), ncols=3, fontsize=8, frameon=False
-    )
+def instructions(frame: pd.DataFrame) -> Figure:
+    """Heat map of `read.by_instruction`: verify × locate × plan, share of second turns that are correct."""
+    import seaborn as sns
+
+    figure, both = _figure(9.5, 3.9, 2)
+    style = {"annot": True, "fmt": ".0f", "cmap": "viridis", "vmin": 0, "cbar_kws": {"label": "corrected (%)"}}
+    high = 100 * frame["corrected"].max() if len(frame) else 1
+    for axes, plan in zip(both, ("high-level", "low-level"), strict=True):
+        table = frame[frame["plan"] == plan].pivot(index="locate", columns="verify", values="corrected")
+        table = table.reindex([name for name in frame["locate"].unique() if name in table.index])
+        sns.heatmap(100 * table, vmax=high, ax=axes, cbar=plan == "low-level", **style)
+        _label(axes, "how to verify", "where to look" if plan == "high-level" else "", f"{plan} plan")
+    both[1].tick_params(labelleft=False)
+    title = f"Which instruction yields reflections that help? (n = {frame['n'].sum():,} reflections)"
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
-def _rows(axes: Axes, results: pd.DataFrame) -> None:
+def gain(curve: pd.DataFrame) -> Figure:
+    """Share of reflections that helped against their gain, from `curate.gain_reliability`."""
+    figure, axes = _figure(7, 3.8)
+    share, n = 100 * curve["corrected"], int(curve["n"].sum())
+    spread = _bars(share, 100 * curve["low"], 100 * curve["high"])
+    axes.errorbar(curve["gain"], share, yerr=spread, color=BLUE, marker="o", capsize=4, lw=1.4)
+    overall = (share * curve["n"]).sum() / max(1, n)
+    axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all reflections, {overall:.1f} %")
+    axes.set_ylim(0, 100)
+    axes.legend(fontsize=8, loc="upper left")
+    _label(axes, f"gain (nats), median of its quantile bin; n = {n:,}", "led to a right second answer (%)", "")
+    axes.set_title("Does the gain foretell whether a reflection helps?", loc="left")
+    return figure
+
+
+# -- Training ----------------------------------------------------------------------------------------------------------
+PANELS = {  # kind of training → (column, unit, title) of each panel
+    "sft": [
+        ("loss", "loss (nats per trained token)", "Supervised fine-tuning"),
+        ("accuracy", "tokens predicted (share)", "Token accuracy"),
+    ],
+    "dpo": [
+        ("loss", "loss (nats per pair)", "DPO starts at ln 2 = 0.693"),
+        ("margin", "reward margin (nats)", "Chosen minus rejected"),
+        ("accuracy", "pairs in the right order (share)", "Accuracy of pairs"),
+    ],
+    "grpo": [("reward", "reflections that helped (share)", "GRPO: reward on training questions")],
+}
+
+
+def training(curves: pd.DataFrame, kind: str) -> Figure:
+    """The curves of every adapter of a kind (of `PANELS`), from `read.training_curves`.
+
+    Dashed: the loss on held-out training questions, if there are any.
+    """
+    frame, panels = curves[curves["kind"] == kind], PANELS[kind]
+    if frame.empty:
+        figure, axes = _figure(7.5, 1)
+        axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
+        axes.set_axis_off()
+        return figure
+    frame = frame.assign(adapter=frame["adapter"].map(_adapter_name))
+    figure, axes = _figure((7.5, 9.5, 12.5)[len(panels) - 1], 3.6, len(panels))
+    for i, (part, (column, unit, title)) in enumerate(zip(np.atleast_1d(axes), panels, strict=True)):
+        _curves(part, frame, column, legend=i == 0)
+        _label(part, "optimiser step", unit, title)
+    return figure
+
+
+def _adapter_name(name: str) -> str:
+    known = evaluate.TRAININGS.get(name)
+    return known.label if known else evaluate.label(name)
+
+
+def _curves(axes: Axes, frame: pd.DataFrame, column: str, legend: bool) -> None:
+    import seaborn as sns
+
+    style = {"x": "step", "hue": "adapter", "hue_order": list(dict.fromkeys(frame["adapter"])), "ax": axes}
+    sns.lineplot(frame.dropna(subset=[column]), y=column, legend=legend, **style)
+    if column == "loss" and len(held := frame.dropna(subset=["validation"])):
+        sns.lineplot(held, y="validation", ls="--", marker="o", legend=False, **style)
+    if legend:
+        axes.legend(fontsize=8, title=None)
+
+
+def pretraining(history: list[dict[str, float]]) -> Figure:
+    """Loss of `embedded.pretrain` against tokens seen, smoothed over 20 steps."""
+    frame, (figure, axes) = pd.DataFrame(history), _figure(7.5, 3.2)
+    axes.plot(frame["tokens"] / 1e6, frame["loss"].rolling(20, min_periods=1).mean(), color=BLUE)
+    axes.set_yscale("log")
+    _label(axes, "tokens seen (millions)", "loss (nats per trained token)", "Pre-training of the embedded model")
+    return figure
+
+
+# -- Results -----------------------------------------------------------------------------------------------------------
+def accuracy(results: pd.DataFrame) -> Figure:
+    """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain."""
+    figure, axes = _figure(9, 0.42 * len(results) + 1.5)
+    for i, row in enumerate(results.to_dict("records")):
+        first, second, low, high = row["Acc@t1"], row["Acc@t2"], row["Δ low"], row["Δ high"]
+        color = GREEN if low > 0 else RED if high < 0 else GREY
+        axes.plot([first, second], [i, i], color=color, lw=2, alpha=0.6, zorder=1)
+        spread = _bars(second, first + low, first + high)
+        axes.errorbar(second, i, xerr=spread, color=color, capsize=3, lw=1.4, zorder=2)
+        axes.scatter([first], [i], facecolor="white", edgecolor="black", s=36, zorder=3)
+        axes.scatter([second], [i], color=color, s=46, zorder=3)
+        axes.annotate(f"{second:.1f}", (second, i), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    _name_rows(axes, results)
+    told = f"accuracy (%), n = {_most(results['n']):,}, bars: 95 % interval of the gain"
+    _label(axes, told, "", "From the first answer to the second")
+    for name, face in (("Acc@t1", "white"), ("Acc@t2, a sure gain", GREEN), ("Acc@t2, no sure gain", GREY)):
+        axes.scatter([], [], facecolor=face, edgecolor="black" if face == "white" else face, s=40, label=name)
+    _legend_below(axes, 3)
+    return figure
+
+
+def _name_rows(axes: Axes, results: pd.DataFrame) -> None:
     """A row for each setting, from the top; a control stands in grey below the setting that it controls for."""
     names = [name.split(" · ") for name in results["setting"]]
     axes.set_yticks(range(len(names)), [name[-1] for name in names])
@@ -87,180 +253,84 @@ def _rows(axes: Axes, results: pd.DataFrame) -> None:
     axes.invert_yaxis()
 
 
-def _dumbbells(axes: Axes, results: pd.DataFrame) -> None:
-    for i, row in enumerate(results.itertuples(index=False)):
-        first, second = row[2], row[3]
-        low, high = first + row[5], first + row[6]
-        color = GREEN if row[5] > 0 else RED if row[6] < 0 else GREY
-        axes.plot([first, second], [i, i], color=color, lw=2, alpha=0.6, zorder=1)
-        axes.errorbar(
-            second, i, xerr=[[max(0, second - low)], [max(0, high - second)]], color=color, capsize=3, lw=1.4, zorder=2
-        )
-        axes.scatter([first], [i], facecolor="white", edgecolor="black", s=36, zorder=3)
-        axes.scatter([second], [i], color=color, s=46, zorder=3)
-        axes.annotate(f"{second:.1f}", (second, i), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
-
-
 def flips(results: pd.DataFrame, title: str = "What the second turn changes") -> Figure:
-    """The four flips per row of `analysis.results`, as stacked shares."""
+    """The four flips per row of `read.results`, as stacked shares."""
     figure, axes = _figure(9, 0.38 * len(results) + 1.6)
-    left = pd.Series(0.0, index=results.index)
-    for kind, color, name in (
-        ("c→c", BLUE, "stays right"),
-        ("i→c", GREEN, "mended"),
-        ("c→i", RED, "broken"),
-        ("i→i", GREY, "stays wrong"),
-    ):
-        share = 100 * results[kind] / results["n"].clip(lower=1)
-        axes.barh(range(len(results)), share, left=left, color=color, label=f"{kind} {name}", height=0.65)
-        left = left + share
-    _rows(axes, results)
-    axes.set_xlim(0, 100)
-    axes.legend(
-        ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.7 / figure.get_figheight()), fontsize=8, frameon=False
-    )
+    kinds = {"c→c": "stays right", "i→c": "mended", "c→i": "broken", "i→i": "stays wrong"}
+    shares = {f"{kind} {name}": 100 * results[kind] / results["n"].clip(lower=1) for kind, name in kinds.items()}
+    _stack(axes, shares, (BLUE, GREEN, RED, GREY), 0.65)
+    _name_rows(axes, results)
+    _legend_below(axes, 4, 0.4)
     _label(axes, "share of questions (%)", "", title)
     return figure
 
 
-def instructions(frame: pd.DataFrame) -> Figure:
-    """Heat map of `analysis.by_instruction`: verify × locate × plan, share of second turns that are correct."""
-    import seaborn as sns
-
-    figure, both = _figure(9.5, 3.9, 2)
-    high = 100 * frame["corrected"].max() if len(frame) else 1
-    for axes, plan in zip(both, ("high-level", "low-level"), strict=True):
-        table = frame[frame["plan"] == plan].pivot(index="locate", columns="verify", values="corrected")
-        table = table.reindex([name for name in frame["locate"].unique() if name in table.index])
-        sns.heatmap(
-            100 * table,
-            annot=True,
-            fmt=".0f",
-            cmap="viridis",
-            vmin=0,
-            vmax=high,
-            ax=axes,
-            cbar=plan == "low-level",
-            cbar_kws={"label": "corrected (%)"},
-        )
-        _label(axes, "how to verify", "where to look" if plan == "high-level" else "", f"{plan} plan")
-    both[1].tick_params(labelleft=False)
-    figure.suptitle(
-        f"Which instruction yields reflections that help? (n = {frame['n'].sum():,} reflections)", fontsize=11
-    )
+def tokens_accuracy(results: pd.DataFrame) -> Figure:
+    """Acc@t2 against tokens spent per question after turn 1, from `read.results`; settings coloured by family."""
+    figure, axes = _figure(8.5, max(4.2, 0.27 * len(results) + 1))
+    first = results["Acc@t1"].iloc[0] if len(results) else 0
+    axes.axhline(first, color="black", ls="--", lw=1)
+    axes.annotate(f"Acc@t1 {first:.1f}", (0.01, first), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    rows, shown = results.sort_values("Acc@t2").to_dict("records"), set()
+    for row in rows:
+        x, y, one = row["tokens per question"], row["Acc@t2"], Evaluation.parse(row["key"])
+        family = "control" if one.control else evaluate.setting(one.setting).family
+        spread = _bars(y, row["Acc@t1"] + row["Δ low"], row["Acc@t1"] + row["Δ high"])
+        shape = "s" if family == "control" else "o"
+        axes.errorbar(x, y, yerr=spread, fmt=shape, color=FAMILIES[family][0], capsize=3, ms=6, lw=1.2)
+        shown.add(family)
+    for family, (colour, said) in FAMILIES.items():
+        if family in shown:
+            axes.scatter([], [], color=colour, marker="s" if family == "control" else "o", label=said)
+    axes.set_xlim(left=0)
+    _name_beside(axes, rows)
+    _legend_below(axes, 6)
+    y_label = f"Acc@t2 (%), n = {_most(results['n']):,}, bars: 95 % interval of the gain"
+    _label(axes, "tokens generated after turn 1 (per question)", y_label, "What accuracy costs")
     return figure
 
 
-def training(curves: pd.DataFrame, kind: str) -> Figure:
-    """The curves of every adapter of a kind: "sft" (loss, token accuracy), "dpo" (loss, reward margin, accuracy of pairs)
-    or "grpo" (reward). Dashed: the loss on held-out training questions, where there are any."""
-    panels = {
-        "sft": [
-            ("loss", "loss (nats per trained token)", "Supervised fine-tuning"),
-            ("accuracy", "tokens predicted (share)", "Token accuracy"),
-        ],
-        "dpo": [
-            ("loss", "loss (nats per pair)", "DPO starts at ln 2 = 0.693"),
-            ("margin", "reward margin (nats)", "Chosen minus rejected"),
-            ("accuracy", "pairs in the right order (share)", "Accuracy of pairs"),
-        ],
-        "grpo": [("reward", "reflections that helped (share)", "GRPO: reward on training questions")],
-    }[kind]
-    frame = curves[curves["kind"] == kind]
-    if frame.empty:
-        figure, axes = _figure(7.5, 1)
-        axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
-        axes.set_axis_off()
-        return figure
-    figure, axes = _figure((7.5, 9.5, 12.5)[len(panels) - 1], 3.6, len(panels))
-    for i, (part, (column, label, title)) in enumerate(zip(_flat(axes), panels, strict=True)):
-        _curves(part, frame, column, legend=i == 0)
-        _label(part, "optimiser step", label, title)
+def _name_beside(axes: Axes, rows: list[dict[str, Any]], gap: float = 0.052) -> None:
+    """Name each point (in order of height) at the right edge, no two labels closer than `gap` of the axes' height."""
+    low, high = axes.get_ylim()
+    gap = min(gap, 1 / max(1, len(rows)))
+    place, places = 0.0, []
+    for row in rows:
+        place = max(place + gap, (row["Acc@t2"] - low) / (high - low))
+        places.append(place)
+    top = 0.99
+    for i in reversed(range(len(places) if place > top else 0)):  # too high at the top: press down from there
+        places[i] = top = min(places[i], top)
+        top -= gap
+    leader = {"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4, "relpos": (0, 0.5)}
+    style = {"textcoords": "axes fraction", "fontsize": 8, "va": "center", "annotation_clip": False}
+    for row, y in zip(rows, places, strict=True):
+        x, said = row["tokens per question"], f"{row['setting']}  {row['Acc@t2']:.1f}"
+        axes.annotate(said, (x, row["Acc@t2"]), xytext=(1.03, y), arrowprops=leader, **style)
+
+
+def turns(frame: pd.DataFrame) -> Figure:
+    """Acc@t against the turn (left) and against the tokens spent so far (right), from `read.turn_curve`."""
+    figure, both = _figure(9.5, 3.8, 2)
+    colours = _colours(frame["setting"].unique())
+    for name, some in frame.groupby("setting", sort=False):
+        share, bars = 100 * some["accuracy"], _bars(*(100 * some[c] for c in ("accuracy", "low", "high")))
+        for axes, x in zip(both, ("turn", "spent"), strict=True):
+            axes.errorbar(some[x], share, yerr=bars, marker="o", capsize=3, lw=1.6, label=name, color=colours[name])
+    both[0].set_xticks(sorted(frame["turn"].unique()))
+    both[0].legend(fontsize=8)
+    _label(both[0], "turn", f"accuracy (%), n = {_most(frame['n']):,}", "Further turns")
+    _label(both[1], "tokens spent after turn 1, per question", "", "What they cost")
     return figure
 
 
-def _curves(axes: Axes, frame: pd.DataFrame, column: str, legend: bool) -> None:
-    import seaborn as sns
-
-    shown = frame.dropna(subset=[column])
-    order = list(dict.fromkeys(frame["adapter"]))
-    sns.lineplot(shown, x="step", y=column, hue="adapter", hue_order=order, ax=axes, legend=legend)
-    if column == "loss" and len(held := frame.dropna(subset=["validation"])):
-        sns.lineplot(
-            held, x="step", y="validation", hue="adapter", hue_order=order, ls="--", marker="o", ax=axes, legend=False
-        )
-
-
-def _flat(axes: Any) -> list[Axes]:
-    return list(axes.flat) if hasattr(axes, "flat") else [axes]
-
-
-def pretraining(history: list[dict[str, float]]) -> Figure:
-    """Loss of `tiny.pretrain` against tokens seen, smoothed over 20 steps."""
-    frame = pd.DataFrame(history)
-    figure, axes = _figure(7.5, 3.2)
-    axes.plot(frame["tokens"] / 1e6, frame["loss"].rolling(20, min_periods=1).mean(), color=BLUE)
-    axes.set_yscale("log")
-    _label(axes, "tokens seen (millions)", "loss (nats per trained token)", "Pre-training of the embedded model")
-    return figure
-
-
-def localisation(frame: pd.DataFrame) -> Figure:
-    """Share of reflections that blame a truly wrong place, from `analysis.localisation`."""
-    figure, axes = _figure(8, 0.5 * len(frame) + 1.6)
-    at = range(len(frame))
-    axes.barh(at, 100 * frame["localised"], color=GREEN, height=0.55, label="blames a wrong place")
-    axes.barh(
-        [i + 0.33 for i in at],
-        100 * frame["blames the last step"],
-        color=ORANGE,
-        height=0.12,
-        label="blames the last step",
-    )
-    axes.vlines(
-        100 * frame["chance"],
-        [i - 0.35 for i in at],
-        [i + 0.4 for i in at],
-        color="black",
-        lw=1.5,
-        label="a place at random",
-    )
-    axes.set_yticks(list(at), frame["setting"])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.legend(
-        fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.7 / figure.get_figheight()), ncols=3, frameon=False
-    )
-    n = int(frame["n"].max()) if len(frame) else 0
-    _label(axes, f"share of reflections on wrong answers (%), n ≤ {n:,}", "", "Does the reflection find the mistake?")
-    return figure
-
-
-def error_classes(frame: pd.DataFrame) -> Figure:
-    """Share of wrong answers mended, by class of their first error, from `analysis.error_classes`."""
-    import seaborn as sns
-
-    figure, axes = _figure(9, 4)
-    counts = frame.groupby("class")["n"].max().sort_values(ascending=False)
-    names = {c: f"{c}\n(n = {counts[c]})" for c in counts.index}
-    shown = frame.assign(mended=100 * frame["mended"], **{"class": frame["class"].map(names)})
-    sns.barplot(shown, x="class", y="mended", hue="setting", order=[names[c] for c in counts.index], ax=axes)
-    axes.legend(fontsize=8, title=None)
-    _label(axes, "", "mended at turn 2 (%)", "Which mistakes can be mended?")
-    return figure
-
-
+# -- Rounds, carrying over ---------------------------------------------------------------------------------------------
 def rounds(frame: pd.DataFrame) -> Figure:
-    """Acc@t2 over rounds with its interval (left) and what each round's rollouts yielded (right).
-
-    `frame`: round, acc_t1, acc_t2, low, high, corrected (fractions).
-    """
+    """Acc@t2 over rounds (left) and what each round's rollouts yielded (right), from `evaluate.rounds_table`."""
     figure, (left, right) = _figure(9.5, 3.6, 2)
     left.axhline(100 * frame["acc_t1"].iloc[0], color=GREY, ls="--", lw=1, label="Acc@t1")
-    spread = [100 * (frame["acc_t2"] - frame["low"]), 100 * (frame["high"] - frame["acc_t2"])]
-    left.errorbar(
-        frame["round"], 100 * frame["acc_t2"], yerr=spread, color=GREEN, marker="o", capsize=4, label="Acc@t2"
-    )
+    share, spread = 100 * frame["acc_t2"], 100 * _bars(frame["acc_t2"], frame["low"], frame["high"])
+    left.errorbar(frame["round"], share, yerr=spread, color=GREEN, marker="o", capsize=4, label="Acc@t2")
     left.legend(fontsize=8)
     right.plot(frame["round"], 100 * frame["corrected"], color=BLUE, marker="o")
     right.set_ylim(0, 100)
@@ -271,103 +341,142 @@ def rounds(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def turns(frame: pd.DataFrame) -> Figure:
-    """Acc@t against the turn (left) and against the tokens spent so far (right), one line per setting, with 95 %
-    intervals, from `analysis.turn_curve`."""
-    figure, both = _figure(9.5, 3.8, 2)
-    for name, some in frame.groupby("setting", sort=False):
-        accuracy = 100 * some["accuracy"]
-        bars = [accuracy - 100 * some["low"], 100 * some["high"] - accuracy]
-        for axes, x in zip(both, ("turn", "spent"), strict=True):
-            axes.errorbar(some[x], accuracy, yerr=bars, marker="o", capsize=3, lw=1.6, label=name)
-    both[0].set_xticks(sorted(frame["turn"].unique()))
-    both[0].legend(fontsize=8)
-    n = int(frame["n"].max()) if len(frame) else 0
-    _label(both[0], "turn", f"accuracy (%), n = {n:,}", "Further turns")
-    _label(both[1], "tokens spent after turn 1, per question", "", "What they cost")
-    return figure
-
-
 def collapse(frame: pd.DataFrame) -> Figure:
-    """The collapse watch over rounds, from `iteration.watch`: diversity (left), sameness and length (right)."""
+    """The collapse watch over rounds, from `evaluate.watch`: diversity (left), sameness and length (right)."""
     figure, (left, right) = _figure(9.5, 3.6, 2)
-    for axes, columns in (
-        (
-            left,
-            {"distinct": "different texts", "distinct_2": "different word pairs", "corrected": "led to a right answer"},
-        ),
-        (right, {"same_place": "blame one and the same place", "copied": "copied word triples"}),
-    ):
-        for (column, name), style in zip(columns.items(), ("o-", "s--", "^:"), strict=False):
+    varied = [
+        ("distinct", "different texts"),
+        ("distinct_2", "different word pairs"),
+        ("corrected", "led to a right answer"),
+    ]
+    same = [("same_place", "blame one and the same place"), ("copied", "copied word triples")]
+    for axes, columns in ((left, varied), (right, same)):
+        for (column, name), style in zip(columns, ("o-", "s--", "^:"), strict=False):
             axes.plot(frame["round"], 100 * frame[column], style, label=name)
         axes.set_ylim(0, 100)
         axes.set_xticks(list(frame["round"]))
         axes.legend(fontsize=8)
-    n = int(frame["reflections"].max()) if len(frame) else 0
     lengths = " → ".join(f"{words:.0f}" for words in frame["words"])
-    _label(left, "round", f"share (%), {n:,} reflections a round", "Variety and yield")
+    _label(left, "round", f"share (%), {_most(frame['reflections']):,} reflections a round", "Variety and yield")
     _label(right, "round", "", f"Sameness; mean length in words {lengths}")
     return figure
 
 
 def transfer(frame: pd.DataFrame, baseline: str) -> Figure:
-    """Heat map of `transfer.table`: gain over the baseline in points, trained on (rows) × tested on (columns)."""
-    cells = {
-        (r["trained on"], r["tested on"]): (
-            100 * r["difference"],
-            f"{100 * r['difference']:+.1f}\n[{100 * r['low']:+.0f}, {100 * r['high']:+.0f}]",
-        )
-        for r in frame.to_dict("records")
-    }
-    bound = max((abs(value) for value, _ in cells.values()), default=0) or 1.0
-    figure = _heat(cells, "RdBu", "gain (points)", (-bound, bound))
-    n = int(frame.groupby("trained on")["n"].sum().max()) if len(frame) else 0
-    _label(figure.axes[0], "tested on", "trained on", f"Gain over {baseline}, 95 % intervals (n = {n:,})")
+    """Heat map of `evaluate.transfer_table`: gain over the baseline in points, trained on (rows) × tested on (columns)."""
+    bound = 100 * frame["difference"].abs().max() or 1.0
+    style = {"cmap": "RdBu", "vmin": -bound, "vmax": bound, "cbar_kws": {"label": "gain (points)"}}
+    figure, axes = _heat(frame, "trained on", "tested on", "difference", "+", **style)
+    n = _most(frame.groupby("trained on")["n"].sum())
+    _label(axes, "tested on", "trained on", f"Gain over {baseline}, 95 % intervals (n = {n:,})")
     return figure
 
 
 def swaps(frame: pd.DataFrame) -> Figure:
-    """Heat map of `transfer.swap_table`: Acc@t2 by whose reflections (rows) and by which Generator (columns)."""
-    cells = {
-        (r["reflections of"], r["used by"]): (
-            100 * r["acc_t2"],
-            f"{100 * r['acc_t2']:.1f}\n[{100 * r['low']:.0f}, {100 * r['high']:.0f}]",
-        )
-        for r in frame.to_dict("records")
-    }
-    figure = _heat(cells, "viridis", "Acc@t2 (%)")
-    n = int(frame["n"].max()) if len(frame) else 0
-    _label(figure.axes[0], "second answer by", "reflections of", f"Acc@t2 (%), 95 % intervals (n = {n:,})")
+    """Heat map of `evaluate.swaps_of`: Acc@t2 by whose reflections (rows) and by which Generator (columns)."""
+    style = {"cmap": "viridis", "cbar_kws": {"label": "Acc@t2 (%)"}}
+    figure, axes = _heat(frame, "reflections of", "used by", "acc_t2", **style)
+    title = f"Acc@t2 (%), 95 % intervals (n = {_most(frame['n']):,})"
+    _label(axes, "second answer by", "reflections of", title)
     return figure
 
 
-def _heat(cells: dict[tuple[str, str], tuple[float, str]], cmap: str, unit: str, scale: tuple = (None, None)) -> Figure:
+def _heat(
+    frame: pd.DataFrame, rows: str, columns: str, value: str, sign: str = "", **style: Any
+) -> tuple[Figure, Axes]:
+    """Each cell's value in percent, with its interval below."""
     import seaborn as sns
 
-    rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
-    values = pd.DataFrame([[cells.get((r, c), (float("nan"), ""))[0] for c in columns] for r in rows], rows, columns)
-    texts = [[cells.get((r, c), (0, ""))[1] for c in columns] for r in rows]
-    figure, axes = _figure(2.6 + 1.6 * len(columns), 1.4 + 0.7 * len(rows))
-    sns.heatmap(values, annot=texts, fmt="", cmap=cmap, vmin=scale[0], vmax=scale[1], ax=axes, cbar_kws={"label": unit})
+    percent = 100 * frame[[value, "low", "high"]]
+    text = [f"{v:{sign}.1f}\n[{low:{sign}.0f}, {high:{sign}.0f}]" for v, low, high in percent.to_numpy()]
+    cells = frame.assign(percent=percent[value], text=text)
+    order = {"index": cells[rows].unique(), "columns": cells[columns].unique()}
+    figure, axes = _figure(2.6 + 1.6 * len(order["columns"]), 1.4 + 0.7 * len(order["index"]))
+    values, texts = (cells.pivot(index=rows, columns=columns, values=v).reindex(**order) for v in ("percent", "text"))
+    sns.heatmap(values, annot=texts.fillna(""), fmt="", ax=axes, **style)
     axes.tick_params(axis="y", rotation=0)
+    return figure, axes
+
+
+# -- Mistakes and reflections ------------------------------------------------------------------------------------------
+def localisation(frame: pd.DataFrame) -> Figure:
+    """Share of reflections that blame a truly wrong place, from `read.localisation`."""
+    figure, axes = _figure(8, 0.5 * len(frame) + 1.6)
+    at, last = np.arange(len(frame)), "blames the last step"
+    axes.barh(at, 100 * frame["localised"], color=GREEN, height=0.55, label="blames a wrong place")
+    axes.barh(at + 0.33, 100 * frame[last], color=ORANGE, height=0.12, label=last)
+    axes.vlines(100 * frame["chance"], at - 0.35, at + 0.4, color="black", lw=1.5, label="a place at random")
+    axes.set_yticks(at, frame["setting"])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    _legend_below(axes, 3, 0.4)
+    told = f"share of reflections on wrong answers (%), n ≤ {_most(frame['n']):,}"
+    _label(axes, told, "", "Does the reflection find the mistake?")
     return figure
 
 
-def _label(axes: Axes, x: str, y: str, title: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title, loc="left")
+def error_classes(frame: pd.DataFrame) -> Figure:
+    """Share of wrong answers mended, by class of their first error, from `read.error_classes`."""
+    import seaborn as sns
 
-
-def gain(curve: pd.DataFrame, title: str = "Does the gain foretell whether a reflection helps?") -> Figure:
-    """Share of reflections that helped against their gain, from `calibration.reliability`, with 95 % intervals."""
-    figure, axes = _figure(7, 3.8)
-    share, n = 100 * curve["corrected"], int(curve["n"].sum())
-    spread = [100 * (curve["corrected"] - curve["low"]).clip(lower=0), 100 * (curve["high"] - curve["corrected"])]
-    axes.errorbar(curve["gain"], share, yerr=spread, color=BLUE, marker="o", capsize=4, lw=1.4)
-    overall = (share * curve["n"]).sum() / max(1, n)
-    axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all reflections, {overall:.1f} %")
-    axes.set_ylim(0, 100)
-    axes.legend(fontsize=8, loc="upper left")
-    _label(axes, f"gain (nats), median of its quantile bin; n = {n:,}", "led to a right second answer (%)", title)
+    figure, axes = _figure(9, 4)
+    counts = frame.groupby("class")["n"].max().sort_values(ascending=False)
+    names = {c: f"{c}\n(n = {counts[c]})" for c in counts.index}
+    shown = frame.assign(mended=100 * frame["mended"], **{"class": frame["class"].map(names)})
+    palette = _colours(frame["setting"].unique())
+    sns.barplot(shown, x="class", y="mended", hue="setting", palette=palette, order=list(names.values()), ax=axes)
+    axes.legend(fontsize=8, title=None)
+    _label(axes, "", "mended at turn 2 (%)", "Which mistakes can be mended?")
     return figure
+
+
+def taxonomy(shares: pd.DataFrame) -> Figure:
+    """Share of each error class beside the paper's, from `taxonomy_shares`."""
+    figure, axes = _figure(8, 0.4 * len(shares) + 1.5)
+    at, share = np.arange(len(shares)), 100 * shares["share"]
+    colours = {"mathematical": BLUE, "logic": ORANGE, "instruction": GREEN, "factual": RED}
+    groups = [mistakes.PAPER.get(name, ("",))[0] for name in shares["class"]]
+    paper = {"marker": "D", "facecolor": "white", "edgecolor": "black", "s": 34}
+    axes.barh(at, share, color=[colours.get(group, GREY) for group in groups], height=0.6)
+    spread = _bars(share, 100 * shares["low"], 100 * shares["high"])
+    axes.errorbar(share, at, xerr=spread, fmt="none", ecolor="black", capsize=3, lw=1.1)
+    axes.scatter(100 * shares["paper"], at, zorder=4, **paper)
+    axes.set_yticks(at, [f"{name} ({n:,})" for name, n in zip(shares["class"], shares["n"], strict=True)])
+    axes.invert_yaxis()
+    for name, colour in colours.items():
+        axes.barh([0], [0], color=colour, label=name)
+    axes.scatter([], [], label="the paper's failures", **paper)
+    _legend_below(axes, 5, 0.4)
+    told = f"share of wrong first attempts (%), n = {_most(shares['total']):,}, bars: 95 % interval"
+    _label(axes, told, "", "What goes wrong in first attempts")
+    return figure
+
+
+def reflection_style(frame: pd.DataFrame, top: int = 5) -> Figure:
+    """Length, diversity and the `top` first verbs of reflections by setting, from `reflections`."""
+    import seaborn as sns
+
+    texts = {name: frame.loc[frame["setting"] == name, "text"] for name in frame["setting"].unique()}
+    figure, (left, middle, right) = _figure(11.5, 0.55 * len(texts) + 2.1, 3)
+    sns.boxplot(frame, y="setting", x="words", order=list(texts), color=BLUE, showfliers=False, width=0.55, ax=left)
+    left.set_yticks(range(len(texts)), [f"{name}\n(n = {len(some):,})" for name, some in texts.items()])
+    _label(left, "length (words)", "", "Length")
+    distinct = [100 * some.nunique() / len(some) for some in texts.values()]
+    middle.barh(range(len(texts)), distinct, color=ORANGE, height=0.55)
+    _label(middle, "distinct texts (%)", "", "Diversity")
+    _verbs(right, frame, list(texts), top)
+    _label(right, "share of reflections (%)", "", "First verb of the plan")
+    for axes in (middle, right):
+        axes.set(ylim=left.get_ylim(), xlim=(0, 100), yticks=range(len(texts)))
+        axes.tick_params(labelleft=False)
+    return figure
+
+
+def _verbs(axes: Axes, frame: pd.DataFrame, names: list[str], top: int) -> None:
+    common = [verb for verb, _ in Counter(frame["verb"]).most_common(top)]
+    colours = dict(zip(common, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=False)) | {"other": GREY}
+    verbs = frame["verb"].where(frame["verb"].isin(common), "other")
+    shares = 100 * pd.crosstab(frame["setting"], verbs, normalize="index").reindex(names)
+    shown = {verb: shares[verb] for verb in colours if verb in shares}
+    _stack(axes, shown, [colours[verb] for verb in shown], 0.55)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,186 +1,127 @@
 """The explorer's widgets: plain ipywidgets over `explorer.Explorer`, with itables for the table.
 
-Names and texts reach the page as option labels (text, never markup) or through `transcripts`, which escapes them. The
-keys n and p need a few lines of script; where a front end does not run them, the buttons and the list's arrow keys do.
+Names and texts reach the page as option labels (text, never markup) or through templates, which escape them. The keys n
+and p need a few lines of script; if a front end does not run them, the buttons and the list's arrow keys do.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 from IPython.display import HTML, display
 
-from .. import prompts
-from . import errors, transcripts
-from .explorer import NOTHING, Explorer, setting_name
+from .. import evaluate, prompts
+from ..evaluate import Evaluation
+from . import mistakes
+from .explorer import COLUMNS, NOTHING, Explorer, setting_name
+from .transcripts import SIGNS, render
 
 PAGE = 250  # rows in the list at a time
 TABLE = 2000  # rows in the table at most
 ANY = "all"
-STYLE = (
-    transcripts.STYLE
-    + """
-.rl-explorer{padding:10px;border:1px solid #dcdad4;border-radius:10px;background:#faf9f6;color:#1c1c1a;outline-offset:2px}
-.rl-explorer .widget-label,.rl-explorer .widget-inline-hbox .widget-label,.rl-explorer .jupyter-widgets{color:#1c1c1a}
-.rl-explorer .rl-list select{font:11.5px/1.6 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;background:#fff;color:#1c1c1a;
- border:1px solid #dcdad4;border-radius:8px;padding:4px;height:100%}
-.rl-explorer .rl-filter{margin:0 8px 2px 0}.rl-explorer .rl-filter .widget-label{font-size:11.5px;color:#6b6962;height:18px;line-height:18px;margin:0 0 0 3px}
-.rl-explorer .rl-body{gap:12px}
-.rl-explorer .rl-count{font-size:13px;color:#55534d}.rl-explorer .rl-status{font-size:12px;color:#02735a}
-.rl-explorer .rl-status.bad{color:#a83e00}.rl-explorer kbd{border:1px solid #cfccc3;border-radius:4px;padding:0 5px;background:#fff;font-size:11px}
-.rl-explorer button.jupyter-button{border-radius:6px}
-"""
-)
-KEYS = """<script>(() => {
-  const bind = () => { for (const root of document.querySelectorAll('.rl-explorer:not([data-keys])')) {
-    root.dataset.keys = '1'; root.dataset.lmSuppressShortcuts = 'true'; root.tabIndex = 0;  // JupyterLab leaves its keys alone here
-    root.addEventListener('keydown', event => {
-      const target = event.target, list = target.closest('.rl-list');
-      if (event.ctrlKey || event.metaKey || event.altKey || target.matches('input, textarea, select') && !list) return;
-      const on = ['n', 'ArrowRight', ...(list ? ['ArrowDown'] : [])], back = ['p', 'ArrowLeft', ...(list ? ['ArrowUp'] : [])];
-      const name = on.includes(event.key) ? '.rl-next' : back.includes(event.key) ? '.rl-previous' : null;
-      if (name) { event.preventDefault(); event.stopPropagation(); root.querySelector(name)?.click(); } }); } };
-  for (const ms of [0, 300, 1000, 3000, 8000]) setTimeout(bind, ms);  // the widget is drawn after this runs
-})()</script>"""
 
 
-def show(explorer: Explorer) -> Explorer:
-    """Display an explorer below the cell and return it."""
+def explore(run_dir: str | Path) -> Explorer:
+    """Show the explorer of a run below the cell; returns its `Explorer`, so that a cell can go on from what is shown."""
+    explorer = Explorer(run_dir)
     display(View(explorer).root)
-    display(HTML(KEYS))
+    display(HTML(f"<script>{render('keys.js')}</script>"))
     return explorer
 
 
 class View:
-    """Widgets bound to one explorer; `root` is what to display. Events call the explorer and then `draw`."""
+    """Widgets bound to one explorer; `root` is what to display. Events call the explorer and then `_draw`."""
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
         self._has_library = False
         self._busy = False  # set while widgets are filled by code, so that filling them saves nothing
-        self._make_filters()
-        self._make_reader()
-        self._make_annotation()
-        move = w.HBox([self.back, self.forth, self.hint])
-        left = w.VBox([self.list, move, self.annotation], layout=w.Layout(width="20.5rem", flex="0 0 auto"))
-        right = w.VBox([self.pane], layout=w.Layout(flex="1 1 30rem", min_width="20rem"))
-        body = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
-        body.add_class("rl-body")
-        line = w.HBox([self.count, w.HBox([w.Label(self.other.rl_label), self.other])])
-        line.layout = w.Layout(flex_flow="row wrap", justify_content="space-between", align_items="center")
-        self.root = w.VBox([w.HTML(f"<style>{STYLE}</style>"), self.filters, line, body, self.table])
-        self.root.add_class("rl-explorer")
+        style, top = w.HTML(f"<style>{render('transcript.css')}{render('explorer.css')}</style>"), self._filters()
+        reader, table = self._reader(), self._table()
+        self.root = _styled(w.VBox([style, *top, reader, table]), "rl-explorer")
         self._start_somewhere_telling()
         self._refilter()
 
     def _start_somewhere_telling(self) -> None:
-        """Begin with what a trained Reflector fixed, beside the prompted one, where the run has both."""
-        settings = self.explorer.options("setting")
-        trained = next((s for s in settings if s.endswith(".oracle") and "prompted" not in s), None)
+        """Begin with what a trained Reflector fixed, beside the prompted one, if the run has both."""
+        found = {e for name in self.explorer.options("setting") if (e := Evaluation.parse(name)).stem == name}
+        base, best = Evaluation(evaluate.BASELINE), Evaluation("reflector_only")
+        trained = [e for e in found if e.mode == "oracle" and evaluate.setting(e.setting).family != "prompted"]
         with self._filling():
-            if "prompted.oracle" in settings and trained:
-                best = "reflector_only.oracle" if "reflector_only.oracle" in settings else trained
-                self.fields["setting"].value, self.other.value = best, "prompted.oracle"
+            if base in found and trained:
+                first = best if best in found else min(trained, key=lambda e: e.order)
+                self.fields["setting"].value, self.other.value = first.stem, base.stem
                 if "fixed" in self.explorer.options("outcome"):
                     self.fields["outcome"].value = "fixed"
 
-    # -- the parts -----------------------------------------------------------------------------------------------------
-    def _make_filters(self) -> None:
-        names = {
-            "setting": "setting",
-            "task": "task",
-            "outcome": "outcome",
-            "instruction": "instruction",
-            "class": "mistake",
+    # -- The parts -----------------------------------------------------------------------------------------------------
+    def _filters(self) -> list[w.Widget]:
+        wide, narrow = w.Layout(width="14rem"), w.Layout(width="9rem")
+        self.fields = {
+            column: w.Dropdown(options=self._choices(column), layout=wide if column == "setting" else narrow)
+            for column in COLUMNS
         }
-        self.fields = {column: self._dropdown(label, self._choices(column)) for column, label in names.items()}
         settings = [(setting_name(name), name) for name in self.explorer.options("setting")]
-        self.other = self._dropdown("compare with", [("nothing", ""), *settings])
-        gains = self.explorer.frame["gain"].dropna()
-        low, high = (float(gains.min()), float(gains.max())) if len(gains) else (0.0, 0.0)
-        self.gain = w.FloatRangeSlider(
-            value=(low, high),
-            min=low,
-            max=high,
-            step=max((high - low) / 100, 0.01),
-            readout_format=".1f",
-            continuous_update=False,
-        )
-        self._all_gains = self.gain.value
-        boxes = [*self.fields.values(), self.other]
-        for box in boxes:
-            box.observe(self._on_other if box is self.other else self._on_filter, "value")
-        self.gain.observe(self._on_filter, "value")
-        labelled = [w.VBox([w.Label(box.rl_label), box]) for box in self.fields.values()]
-        labelled += [w.VBox([w.Label("gain (nats)"), self.gain])] * bool(len(gains))
-        for box in labelled:
-            box.add_class("rl-filter")
-        self.filters = w.HBox(labelled, layout=w.Layout(flex_flow="row wrap"))
-        self.other.add_class("rl-other")
+        self.other = _styled(w.Dropdown(options=[("nothing", ""), *settings], layout=wide), "rl-other")
+        for box in self.fields.values():
+            box.observe(self._on_filter, "value")
+        self.other.observe(self._on_other, "value")
+        said = {"class": "mistake"}
+        labelled = [w.VBox([w.Label(said.get(name, name)), box]) for name, box in self.fields.items()]
         self.count = w.HTML()
+        line = w.HBox([self.count, w.HBox([w.Label("compare with"), self.other])])
+        line.layout = w.Layout(flex_flow="row wrap", justify_content="space-between", align_items="center")
+        return [w.HBox([_styled(box, "rl-filter") for box in labelled], layout=w.Layout(flex_flow="row wrap")), line]
 
     def _choices(self, column: str) -> list[tuple[str, str]]:
         named = {"setting": setting_name, "instruction": _instruction_name}.get(column, str)
         found = self.explorer.options(column).items()
         return [(ANY, ANY), *((f"{named(name)} ({n:,})", name) for name, n in found if name != NOTHING)]
 
-    @staticmethod
-    def _dropdown(label: str, options: list) -> w.Dropdown:
-        wide = label in ("setting", "compare with")
-        box = w.Dropdown(options=options, layout=w.Layout(width="14rem" if wide else "9rem"))
-        box.rl_label = label
-        return box
-
-    def _make_reader(self) -> None:
-        self.list = w.Select(options=[], rows=20, layout=w.Layout(width="auto", height="25rem"))
-        self.list.add_class("rl-list")
+    def _reader(self) -> w.Widget:
+        self.list = _styled(w.Select(rows=20, layout=w.Layout(width="auto", height="25rem")), "rl-list")
         self.list.observe(self._on_select, "index")
-        self.back = self._button("previous", "arrow-left", "rl-previous", self._on_previous)
-        self.forth = self._button("next", "arrow-right", "rl-next", self._on_next)
-        self.hint = w.HTML(
-            '<span class="rl-count" style="white-space:nowrap">&nbsp;or <kbd>n</kbd> <kbd>p</kbd></span>'
-        )
-        self.pane = w.HTML(layout=w.Layout(width="auto"))
-        self.library, self.out = w.Output(), w.Output()
-        self.table = w.Accordion(
-            [w.VBox([self.library, self.out])], titles=("Table of what is shown",), selected_index=None
-        )
-        self.table.observe(lambda change: self._draw_table(), "selected_index")
-
-    @staticmethod
-    def _button(text: str, icon: str, css: str, action: Any) -> w.Button:
-        button = w.Button(description=text, icon=icon, layout=w.Layout(width="6.1rem"))
-        button.add_class(css)
-        button.on_click(lambda _: action())
-        return button
-
-    def _make_annotation(self) -> None:
-        choices = [("not labelled by you", ""), *((name, name) for name in errors.CLASSES)]
-        self.label = w.Dropdown(options=choices, layout=w.Layout(width="auto"))
-        self.label.add_class("rl-label")
-        self.note = w.Textarea(
-            placeholder="A note; saved when you leave the field",
-            continuous_update=False,
-            rows=3,
-            layout=w.Layout(width="auto"),
-        )
-        self.note.add_class("rl-note")
-        self.status = w.HTML()
+        self.back = self._button("previous", "arrow-left", self.explorer.previous)
+        self.forth = self._button("next", "arrow-right", self.explorer.next)
+        move = w.HBox([self.back, self.forth, _small("&nbsp;or <kbd>n</kbd> <kbd>p</kbd>")])
+        labels = [("not labelled by you", ""), *((name, name) for name in mistakes.CLASSES)]
+        self.label = _styled(w.Dropdown(options=labels, layout=w.Layout(width="auto")), "rl-label")
+        hint = "A note; saved when you leave the field"
+        note = w.Textarea(placeholder=hint, continuous_update=False, rows=3, layout=w.Layout(width="auto"))
+        self.note, self.status = _styled(note, "rl-note"), w.HTML()
         for box in (self.label, self.note):
             box.observe(self._on_annotate, "value")
-        title = w.HTML('<span class="rl-count" style="white-space:nowrap">Your label of the first mistake</span>')
-        self.annotation = w.VBox([title, self.label, self.note, self.status], layout=w.Layout(margin="8px 0 0 0"))
+        title = _small("Your label of the first mistake")
+        annotation = w.VBox([title, self.label, self.note, self.status], layout=w.Layout(margin="8px 0 0 0"))
+        self.pane = w.HTML(layout=w.Layout(width="auto"))
+        left = w.VBox([self.list, move, annotation], layout=w.Layout(width="20.5rem", flex="0 0 auto"))
+        right = w.VBox([self.pane], layout=w.Layout(flex="1 1 30rem", min_width="20rem"))
+        layout = w.Layout(flex_flow="row wrap", align_items="flex-start")
+        return _styled(w.HBox([left, right], layout=layout), "rl-body")
 
-    # -- events --------------------------------------------------------------------------------------------------------
+    def _button(self, text: str, icon: str, step: Any) -> w.Button:
+        button = _styled(w.Button(description=text, icon=icon, layout=w.Layout(width="6.1rem")), f"rl-{text}")
+        button.on_click(lambda _: self._on_move(step))
+        return button
+
+    def _table(self) -> w.Widget:
+        self.library, self.out = w.Output(), w.Output()
+        inside = w.VBox([self.library, self.out])
+        self.table = w.Accordion([inside], titles=("Table of what is shown",), selected_index=None)
+        self.table.observe(lambda change: self._draw_table(), "selected_index")
+        return self.table
+
+    # -- Events --------------------------------------------------------------------------------------------------------
     def _on_filter(self, _: Any) -> None:
         if not self._busy:
             self._refilter()
 
     def _refilter(self) -> None:
-        wanted = {column: None if box.value == ANY else box.value for column, box in self.fields.items()}
-        self.explorer.filter(gain=None if self.gain.value == self._all_gains else self.gain.value, **wanted)
+        self.explorer.filter(**{c: None if box.value == ANY else box.value for c, box in self.fields.items()})
         self._draw_list()
         self._draw()
         self._draw_table()
@@ -195,20 +136,9 @@ class View:
             self.explorer.select(self._start + change["new"])
             self._draw()
 
-    def _on_next(self) -> None:
-        self.explorer.next()
-        self._moved()
-
-    def _on_previous(self) -> None:
-        self.explorer.previous()
-        self._moved()
-
-    def _moved(self) -> None:
-        if not 0 <= self.explorer.position - self._start < len(self.list.options):
-            self._draw_list()
-        with self._filling():
-            if self.explorer.position >= 0:
-                self.list.index = self.explorer.position - self._start
+    def _on_move(self, step: Any) -> None:
+        step()
+        self._draw_list()
         self._draw()
 
     def _on_annotate(self, _: Any) -> None:
@@ -219,15 +149,12 @@ class View:
         except (OSError, ValueError) as error:
             return self._say(f"not saved: {error}", "bad")
         self._say(f"saved {row['time'][11:19]}")
-        with self._filling():
-            place = self.list.index
-            self._draw_list()
-            self.list.index = place
+        self._draw_list()
         self.pane.value = self.explorer.page()
 
-    # -- drawing -------------------------------------------------------------------------------------------------------
+    # -- Drawing -------------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
-    def _filling(self) -> Any:
+    def _filling(self) -> Iterator[None]:
         before, self._busy = self._busy, True
         try:
             yield
@@ -239,9 +166,11 @@ class View:
         place = max(self.explorer.position, 0)
         self._start = place // PAGE * PAGE
         part = self.explorer.frame.iloc[self.explorer.shown[self._start : self._start + PAGE]]
+        blank = {NOTHING: "", "generic": ""}
         lines = [
-            f"{transcripts.SIGNS[o]} {id:<20.20} {c if c != NOTHING else '':<12.12} {n if n not in (NOTHING, 'generic') else '':<6}".rstrip()
-            for o, id, c, n in zip(part["outcome"], part["id"], part["class"], part["instruction"], strict=True)
+            f"{SIGNS[row.outcome]} {row.id:<20.20} {blank.get(row.mistake, row.mistake):<12.12} "
+            f"{blank.get(row.instruction, row.instruction):<6}".rstrip()
+            for row in part.rename(columns={"class": "mistake"}).itertuples()
         ]
         with self._filling():
             self.list.options = [(line, i) for i, line in enumerate(lines)]
@@ -253,14 +182,15 @@ class View:
         self.pane.value = self.explorer.page()
         with self._filling():
             found = self.explorer.annotation()
-            self.label.value = found["class"] if found["class"] in errors.CLASSES else ""
-            self.note.value = found["note"]
+            self.label.value, self.note.value = found["class"] or "", found["note"]
             self.label.disabled = self.note.disabled = position < 0
         self._say("")
-        self.count.value = f'<span class="rl-count"><b>{position + 1:,}</b> of {shown:,} shown, {len(self.explorer.frame):,} in all</span>'
+        self.count.value = _small(
+            f"<b>{position + 1:,}</b> of {shown:,} shown, {len(self.explorer.frame):,} in all"
+        ).value
 
     def _say(self, text: str, kind: str = "") -> None:
-        self.status.value = f'<span class="rl-status {kind}">{transcripts.escape(text)}</span>'
+        self.status.value = render("status.html", text=text, kind=kind)
 
     def _draw_table(self) -> None:
         """The rows shown as a sortable, searchable table; only while it is unfolded."""
@@ -268,10 +198,7 @@ class View:
             return
         import itables
 
-        columns = ["id", "task", "setting", "outcome", "instruction", "class", "gain", "tokens"]
-        part = self.explorer.frame.iloc[self.explorer.shown[:TABLE]][columns]
-        if part["gain"].isna().all():
-            part = part.drop(columns="gain")
+        part = self.explorer.frame.iloc[self.explorer.shown[:TABLE]][["id", *COLUMNS, "tokens"]]
         if not self._has_library:  # put into the page once, when it is wanted: no CDN, nothing in a saved notebook
             with self.library:
                 itables.init_notebook_mode(all_interactive=False, connected=False)
@@ -280,7 +207,16 @@ class View:
         with self.out:
             if len(self.explorer.shown) > TABLE:
                 print(f"The first {TABLE:,} of {len(self.explorer.shown):,}; filter for others.")
-            itables.show(part.round(2), connected=False, allow_html=False, maxBytes=0, showIndex=False, pageLength=10)
+            itables.show(part, connected=False, allow_html=False, maxBytes=0, showIndex=False, pageLength=10)
+
+
+def _styled(widget: Any, css: str) -> Any:
+    widget.add_class(css)
+    return widget
+
+
+def _small(html: str) -> w.HTML:
+    return w.HTML(f'<span class="rl-count" style="white-space:nowrap">{html}</span>')
 
 
 def _instruction_name(name: str) -> str:

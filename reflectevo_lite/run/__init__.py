@@ -1,5 +1,7 @@
-"""How a run is asked for and carried out: parameters, notebooks in order, the plan, the doctor, the bench, the command line."""
+"""How a run is asked for and carried out: parameters, notebooks in order, the plan, the doctor, the bench, the command.
 
-from .record import open_run
+Notebooks enter by `open_run`; everybody else by the command `reflectevo` (cli.py).
+"""
 
-__all__ = ["open_run"]
+from .params import BadParameter
+from .record import Params, open_run

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
-from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from .. import generate, sandbox, store
 
-SERVERS = {"vllm": "vLLM", "sglang": "SGLang", "ray": "Ray"}
+SERVERS = {"vllm": "vLLM", "sglang": "SGLang", "ray": "Ray", "transformers": "transformers serve"}
 ROOM = 20 * generate.GIB  # a 16-bit 8B model, its merged copy and a run's rows do not fit into less
+GET_GPU_EXTRAS = "pip install 'reflectevo_lite[gpu]'"
 
 
 def examine() -> dict[str, str]:
     """One line per subject, in the order of importance."""
-    import torch  # noqa: F401 - store.environment names the GPU of an imported torch only
-
-    env = store.environment()
     return {
-        "python, packages": ", ".join(f"{k} {v}" for k, v in env["versions"].items()),
-        "device": device(env),
+        "packages": ", ".join(f"{name} {version}" for name, version in store.environment()["versions"].items()),
+        "device": device(),
+        "precision": precision(),
         "Unsloth": unsloth(),
         "bitsandbytes": bitsandbytes(),
         "sandbox": sandbox.level(),
@@ -32,21 +29,23 @@ def examine() -> dict[str, str]:
     }
 
 
-def device(env: Mapping[str, Any]) -> str:
-    """The GPUs, their memory and what torch can do with them, or why there are none; CPUs and the precision of loading."""
+def device() -> str:
+    """The GPUs and their free memory, or why there are none; CPUs."""
     import torch
 
-    loads = generate.pick_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
-    tail = f"{env['cpus']} CPUs; models load as {loads}"
     if not torch.cuda.is_available():
-        built = (
-            f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPUs only"
-        )
-        return f"no GPU ({built}), {tail}"
-    free, total = torch.cuda.mem_get_info()
+        built = f"torch is built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPUs only'}"
+        return f"no GPU ({built}), {os.cpu_count()} CPUs"
     cards = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    memory = f"{free / generate.GIB:.1f} of {total / generate.GIB:.1f} GiB free"
-    return f"{cards}; {memory}; CUDA {torch.version.cuda}; {tail}"
+    free, total = (size / generate.GIB for size in torch.cuda.mem_get_info())
+    return f"{cards}; {free:.1f} of {total:.1f} GiB free; CUDA {torch.version.cuda}; {os.cpu_count()} CPUs"
+
+
+def precision() -> str:
+    """What models are loaded as with dtype "auto"."""
+    import torch
+
+    return generate.pick_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def unsloth() -> str:
@@ -54,11 +53,10 @@ def unsloth() -> str:
     import torch
 
     if importlib.util.find_spec("unsloth") is None:
-        return "not installed (plain transformers + PEFT are used): pip install 'reflectevo_lite[gpu]'"
-    version = _version("unsloth")
+        return f"not installed (plain transformers + PEFT train): {GET_GPU_EXTRAS}"
     if not torch.cuda.is_available():
-        return f"{version} installed, not used: no CUDA device (backend: unsloth asks for its CPU backend)"
-    return f"{version} installed, used for loading and training (backend: transformers switches it off)"
+        return f"{store.version('unsloth')}, not used: no CUDA device (backend: unsloth asks for its CPU backend)"
+    return f"{store.version('unsloth')}, used for training (backend: transformers switches it off)"
 
 
 def bitsandbytes() -> str:
@@ -66,10 +64,9 @@ def bitsandbytes() -> str:
     import torch
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        return "not installed (load_in_4bit is refused): pip install 'reflectevo_lite[gpu]'"
-    return f"{_version('bitsandbytes')}" + (
-        "" if torch.cuda.is_available() else ", but no CUDA device: load_in_4bit is refused"
-    )
+        return f"not installed (load_in_4bit is refused): {GET_GPU_EXTRAS}"
+    refused = "" if torch.cuda.is_available() else ", but no CUDA device: load_in_4bit is refused"
+    return f"{store.version('bitsandbytes')}{refused}"
 
 
 def disk(folder: Path) -> str:
@@ -81,14 +78,6 @@ def disk(folder: Path) -> str:
 
 def servers() -> str:
     """Tools that serve a model to ServerEngine or a judge."""
-    found = [f"{label} {_version(name)}" for name, label in SERVERS.items() if importlib.util.find_spec(name)]
-    found += [tool for tool in ("ollama", "llama-server") if shutil.which(tool)]
-    always = "transformers serve" if importlib.util.find_spec("transformers") else ""
-    return ", ".join([*found, always]).strip(", ") + ("" if found else " (for real models: pip install vllm)")
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "of unknown version"
+    found = [tool for tool in ("ollama", "llama-server") if shutil.which(tool)]
+    found += [f"{label} {store.version(name)}" for name, label in SERVERS.items() if importlib.util.find_spec(name)]
+    return ", ".join(found) + (" (for real models: pip install vllm)" if len(found) == 1 else "")

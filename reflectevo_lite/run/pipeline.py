@@ -6,57 +6,44 @@ copies lie in `<run_dir>/notebooks/`.
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import difflib
-import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from .. import store
+from .params import ANALYSIS, BEYOND, DATA, DPO, ROLLOUTS, ROUNDS, SFT, checked, defaults
+from .record import check_recorded
 
-PRODUCTS = {  # what a stage writes, as patterns: --force moves it out of the way
-    "01_data": ["data", "figures/task_mix.png"],
-    "02_reflection_generation": [
-        "rollouts",
-        "curated",
-        "judges",
-        "evals/turn1.*",
-        "evals/prompted.*",
-        "evals/one_stage_prompted.*",
-        "figures/instructions.png",
-    ],
-    "03_sft": [
-        *(f"adapters/{name}*" for name in ("reflector", "corrector", "one_stage", "unfiltered", "qa")),
-        *(f"evals/{name}.*" for name in ("reflector_only", "two_stage", "one_stage", "unfiltered", "qa")),
-        "figures/training_sft.png",
-    ],
-    "04_dpo": [
-        *(f"{folder}/{name}" for folder in ("adapters", "evals") for name in ("dpo_*", "sft_dpo*", "grpo*")),
-        *(f"figures/training_{name}.png" for name in ("dpo", "grpo")),
-    ],
-    "05_iteration": [
-        "rounds",
-        *(f"adapters/{name}_*" for name in ("round", "task", "gain")),
-        *(f"evals/{name}" for name in ("round_*", "gain_*", "*.resample*", "transfer", "swap")),
-        *(f"figures/{name}.png" for name in ("rounds", "turns", "collapse", "transfer", "swap", "gain")),
-    ],
-    "06_analysis": [
-        "metrics.json",
-        "report.html",
-        "rows.zip",
-        *(f"figures/{name}.png" for name in ("accuracy", "localisation", "error_classes", "flips")),
-        *(f"figures/{name}.png" for name in ("taxonomy", "reflection_style", "tokens_accuracy")),
-    ],
+ORDER = (*store.STAGES[:-1], *BEYOND, ANALYSIS)  # the analysis reads what all others made
+FIGURES = {
+    DATA: ("task_mix",),
+    ROLLOUTS: ("instructions",),
+    SFT: ("training_sft",),
+    DPO: ("training_dpo",),
+    ROUNDS: ("rounds", "turns", "collapse"),
+    "grpo": ("training_grpo",),
+    "transfer": ("transfer", "swap"),
+    "gain": ("gain",),
+    ANALYSIS: ("accuracy", "localisation", "error_classes", "flips", "taxonomy", "reflection_style", "tokens_accuracy"),
+}
+FILES = {  # what a stage writes beside figures, adapters and evals of its settings
+    DATA: ("data",),
+    ROLLOUTS: ("rollouts", "curated", "judges", "evals/turn1.*"),
+    ROUNDS: ("rounds", "adapters/round_*", "evals/round_*"),
+    "resampling": ("evals/*.resample*",),
+    "transfer": ("adapters/task_*", "evals/transfer", "evals/swap"),
+    "gain": ("adapters/gain_*",),
+    ANALYSIS: ("metrics.json", "report.html", "rows.zip"),
 }
 
 
 class UserError(Exception):
-    """Something the user can mend; the command line shows its one line and exits with 2."""
+    """Something that the user can mend; the command line shows its one line and exits with 2."""
 
 
 class Failure(Exception):
@@ -64,109 +51,87 @@ class Failure(Exception):
 
 
 class Plan(NamedTuple):
-    """A run as asked for: its directory, and for each notebook its path and the parameters it takes."""
+    """A run as asked for: its directory, and for each notebook its path and all of its parameters."""
 
     run_dir: Path
     notebooks: dict[str, Path]
-    params: dict[str, dict[str, Any]]  # by stage: all parameters of the notebook, defaults filled in
+    params: dict[str, dict[str, Any]]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every parameter of the run as one mapping."""
+        return {name: value for own in self.params.values() for name, value in own.items()}
 
 
 def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """A params file as one flat mapping, with command-line overrides on top. Raises UserError."""
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"{path} does not exist" + (f"; there are {', '.join(known)}" if known else ""))
+        raise UserError(f"{path} is no params file" + (f"; there are {', '.join(known)}" if known else ""))
     try:
-        params = yaml.safe_load(path.read_text()) or {}
+        params = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(params, dict):
         raise UserError(f"{path} must be a mapping of parameter names to values, not a {type(params).__name__}")
-    params.setdefault("run_dir", f"artifacts/{path.stem}")
-    return params | (overrides or {})
+    return {"run_dir": f"artifacts/{path.stem}"} | params | (overrides or {})
 
 
 def make_plan(params: dict[str, Any], notebooks: str | Path | None = None) -> Plan:
-    """Check parameters against the notebooks' own and give each notebook its part.
-
-    Raises UserError for a name that no notebook declares (with the nearest one) and for a value of another type.
-    """
-    folder = find_notebooks(notebooks)
-    paths = {stage: folder / f"{stage}.ipynb" for stage in store.STAGES}
-    declared = {stage: declared_parameters(path) for stage, path in paths.items()}
-    known = {name: value for values in declared.values() for name, value in values.items()}
-    for name, value in params.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-            raise UserError(f"no notebook has a parameter {name!r}: {hint}")
-        _check_type(name, value, known[name])
-    by_stage = {
-        stage: {n: params.get(n, default) for n, default in values.items()} for stage, values in declared.items()
-    }
-    return Plan(store.resolve_dir(str(params["run_dir"])), paths, by_stage)
-
-
-def _check_type(name: str, value: Any, default: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = value is None or default is None or type(value) is type(default) or (number and isinstance(default, float))
-    fits = fits or (default == "all" and isinstance(value, list))  # "all" of a collection, or some
-    if not fits:
-        raise UserError(f"parameter {name} = {value!r} should be a {type(default).__name__} like {default!r}")
-
-
-def declared_parameters(notebook: str | Path) -> dict[str, Any]:
-    """The names and defaults in a notebook's parameters cell. Raises UserError where the cell is missing."""
-    cells = json.loads(Path(notebook).read_text())["cells"]
-    sources = ["".join(c["source"]) for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
-    if not sources:
-        raise UserError(f"{notebook} has no cell tagged 'parameters'")
-    assigned = [node for node in ast.parse(sources[0]).body if isinstance(node, ast.Assign)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}
+    """Check parameters against the table and give each notebook its part. Raises BadParameter, BadRunDir, UserError."""
+    values = defaults() | checked({str(name): value for name, value in params.items()})
+    run_dir, folder = store.run_dir(values["run_dir"]), find_notebooks(notebooks)
+    paths = {stage: folder / ("beyond" if stage in BEYOND else "") / f"{stage}.ipynb" for stage in ORDER}
+    by_stage = {stage: {name: values[name] for name in defaults(stage)} for stage in ORDER}
+    return Plan(run_dir, paths, by_stage)
 
 
 def find_notebooks(folder: str | Path | None = None) -> Path:
     """The folder of the ordered notebooks: the one given, ./notebooks, or the one beside the package."""
     tried = [Path(folder)] if folder else [Path.cwd() / "notebooks", Path(__file__).parents[2] / "notebooks"]
     for path in tried:
-        if (path / f"{store.STAGES[0]}.ipynb").exists():
+        if (path / f"{DATA}.ipynb").exists():
             return path
-    raise UserError(
-        f"no notebooks in {' or '.join(map(str, tried))}: run from the repository, or pass --notebooks FOLDER"
-    )
+    places = " or ".join(map(str, tried))
+    raise UserError(f"no notebooks in {places}: run from the repository, or pass --notebooks FOLDER")
 
 
-def choose(only: str | None) -> list[str]:
-    """Stages named by `--only 02,03` (numbers or names). Raises UserError."""
-    if not only:
-        return list(store.STAGES)
-    chosen = []
-    for word in only.split(","):
-        found = [
-            stage for stage in store.STAGES if stage == word.strip() or stage.split("_")[0] == word.strip().zfill(2)
-        ]
-        if not found:
-            raise UserError(f"no notebook {word.strip()!r}; there are {', '.join(store.STAGES)}")
-        chosen += found
-    return [stage for stage in store.STAGES if stage in chosen]
+def choose(only: str | None = None, beyond: str | None = None) -> list[str]:
+    """The stages of `--only 02,03` (numbers or names; default: 01 to 06) and `--with grpo,gain`, in order. Raises UserError."""
+    chosen = set(store.STAGES if only is None else [_stage(word, ORDER) for word in only.split(",")])
+    chosen |= {_stage(word, BEYOND) for word in (beyond or "").split(",") if word.strip()}
+    return [stage for stage in ORDER if stage in chosen]
 
 
-def run_plan(plan: Plan, *, only: str | None = None, force: bool = False, say: Any = print) -> dict[str, float]:
+def _stage(word: str, known: tuple[str, ...]) -> str:
+    for stage in known:
+        if word.strip() == stage or stage.startswith(f"{word.strip().zfill(2)}_"):
+            return stage
+    raise UserError(f"no notebook {word.strip()!r}; there are {', '.join(known)}")
+
+
+def run_plan(
+    plan: Plan, *, only: str | None = None, beyond: str | None = None, force: bool = False, say: Any = print
+) -> dict[str, float]:
     """Execute the plan and return seconds by stage (0 for skipped ones).
 
-    Raises UserError where the directory was made with other parameters, and Failure where a cell fails.
+    Raises ChangedParameters if the directory was made with other parameters, InUse if another process works in it, and
+    Failure if a cell fails.
     """
-    stages = choose(only)
-    with lock(plan.run_dir):
+    stages, seconds = choose(only, beyond), dict[str, float]()
+    with _locked(plan.run_dir):
         if force:
             moved = set_aside(plan.run_dir, stages)
             say(f"{len(moved)} earlier results set aside in {plan.run_dir / 'before'}")
-        _check_recorded(plan, stages)
-        seconds = {}
+        run = store.Run(plan.run_dir)
+        for stage in stages:
+            check_recorded(run, run.params(), stage, plan.params[stage])
         for i, stage in enumerate(stages, 1):
-            head = f"[{i}/{len(stages)}] {stage}"
-            if store.stage_finished(plan.run_dir, stage):
+            head, anew = f"[{i}/{len(stages)}] {stage}", stage == ANALYSIS and any(seconds.values())
+            if store.stage_finished(plan.run_dir, stage) and not anew:
                 say(f"{head}: finished before")
                 seconds[stage] = 0.0
                 continue
@@ -175,16 +140,6 @@ def run_plan(plan: Plan, *, only: str | None = None, force: bool = False, say: A
             seconds[stage] = time.time() - started
             say(f"{head}: {seconds[stage]:.0f} s")
     return seconds
-
-
-def _check_recorded(plan: Plan, stages: list[str]) -> None:
-    recorded = store.Run(plan.run_dir).params()
-    for stage in stages:
-        params = {k: v for k, v in plan.params[stage].items() if k != "run_dir"}
-        try:
-            store.check_parameters(plan.run_dir, recorded, stage, params)
-        except store.ChangedParameters as error:
-            raise UserError(str(error)) from error
 
 
 def execute(plan: Plan, stage: str, head: str) -> None:
@@ -207,40 +162,42 @@ def execute(plan: Plan, stage: str, head: str) -> None:
             extra_arguments=["--IPKernelApp.log_level=50"],
         )
     except PapermillExecutionError as error:
-        raise Failure(
-            f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}\n(the whole trace is in {out})"
-        ) from error
+        said = f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}"
+        raise Failure(f"{said}\n(the whole trace is in {out})") from error
     if not store.stage_finished(plan.run_dir, stage):  # a kernel that exits leaves no exception behind
         raise Failure(f"{stage}: the kernel stopped before the last cell (see {out})")
 
 
+def products(stage: str) -> list[str]:
+    """What a stage writes into a run directory, as patterns."""
+    from ..evaluate import SETTINGS, TRAININGS
+
+    found = [f"notebooks/{stage}.*", *FILES.get(stage, ()), *(f"figures/{name}.png" for name in FIGURES.get(stage, ()))]
+    found += [f"adapters/{t.name}{end}" for t in TRAININGS.values() if t.notebook == stage for end in ("", ".*")]
+    return found + [f"evals/{s.name}.*" for s in SETTINGS.values() if s.notebook == stage]
+
+
 def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
     """Move what the first of `stages` and all later ones made into `<run_dir>/before/<time>/`; nothing is deleted."""
-    later = store.STAGES[store.STAGES.index(stages[0]) :]
-    target = run_dir / "before" / time.strftime("%Y%m%d-%H%M%S")
-    moved = []
-    for stage in later:
-        found = [p for pattern in (f"notebooks/{stage}.*", *PRODUCTS[stage]) for p in run_dir.glob(pattern)]
-        for path in (p for p in found if p.exists()):
+    later = ORDER[ORDER.index(stages[0]) :]
+    if stages[0] in BEYOND:  # beyond notebooks do not build on one another
+        later = tuple(stage for stage in later if stage in (*stages, ANALYSIS))
+    target, moved = run_dir / "before" / time.strftime("%Y%m%d-%H%M%S"), []
+    for path in [p for stage in later for pattern in products(stage) for p in run_dir.glob(pattern)]:
+        if path.exists():
             to = target / path.relative_to(run_dir)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, to)
             moved.append(path)
     recorded = store.Run(run_dir).params()
-    if moved or recorded:
-        store.write_text(
-            run_dir / "run.yaml", yaml.safe_dump({k: v for k, v in recorded.items() if k not in later}, sort_keys=True)
-        )
+    if recorded:
+        kept = {stage: values for stage, values in recorded.items() if stage not in later}
+        store.write_text(run_dir / "run.yaml", yaml.safe_dump(kept, sort_keys=True, allow_unicode=True))
     return moved
 
 
 @contextlib.contextmanager
-def lock(run_dir: Path) -> Any:
-    """Keep a second process out of a run directory; see `store.locked`. Raises UserError, naming the one that is there."""
+def _locked(run_dir: Path) -> Iterator[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "a+") as handle:
-        try:
-            with store.locked(handle, run_dir):
-                yield
-        except store.InUse as error:
-            raise UserError(str(error)) from None
+    with open(run_dir / ".lock", "a+", encoding="utf-8") as handle, store.locked(handle, run_dir):
+        yield

@@ -1,40 +1,68 @@
-"""The record that a run keeps of itself: a notebook opens its run here, and what it was told is written down."""
+"""A notebook opens its run here: its parameters are checked, compared with the run's record, and written down."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
 
-from .. import generate
-from ..store import ChangedParameters, Run, check_parameters, fingerprints, record_environment, resolve_dir, write_text
+from .. import generate, store
+from ..store import ChangedParameters, Run
+from .params import TABLE, checked, defaults, of_notebook
+
+NOT_COMPARED = frozenset({"run_dir", "other_seeds"})  # where the run lies, what is read beside it
 
 
-def open_run(notebook: str, run_dir: str | Path, **params: Any) -> Run:
-    """Open the run that a notebook belongs to and record its parameters in run.yaml.
+class Params(SimpleNamespace):
+    """A run's parameters as attributes: a notebook's own, and those that earlier notebooks have recorded."""
 
-    Raises ChangedParameters, naming each, where that directory was made with other values, by this notebook or by
-    another one that shares the name, and where its data or model files have changed since.
+    def __getattr__(self, name: str) -> Any:
+        if name in TABLE:
+            raise AttributeError(f"{name} is a parameter of notebook {TABLE[name].notebooks[0]}: run that one first")
+        raise AttributeError(name)
+
+
+def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
+    """The run that a notebook belongs to, and its parameters; `given` holds the notebook's own (its `globals()`).
+
+    Raises BadParameter for a value that is not possible, BadRunDir for a place that cannot hold a run, and
+    ChangedParameters, naming each, if the run was made with other values, data or model files.
     """
-    run = Run(resolve_dir(run_dir))
+    own = checked({name: given.get(name, p.default) for name, p in of_notebook(notebook).items()})
+    run = Run(store.run_dir(own["run_dir"]))
     recorded = run.params()
-    check_parameters(run.directory, recorded, notebook, params)
-    model = params.get("model")
-    found = {"data": fingerprints(run), "model": {model: generate.fingerprint(model)} if model else None}
-    check_inputs(run, found)
-    if recorded.get(notebook) != params:
-        write_text(
-            run.path("run.yaml"), yaml.safe_dump(recorded | {notebook: params}, sort_keys=True, allow_unicode=True)
+    check_recorded(run, recorded, notebook, own)
+    values = {name: value for others in recorded.values() for name, value in others.items()} | own
+    model = values.get("model")
+    found = {"data": store.fingerprints(run), "model": {model: generate.fingerprint(model)} if model else None}
+    _check_inputs(run, found)
+    kept = {name: value for name, value in own.items() if name != "run_dir"}
+    if recorded.get(notebook) != kept:
+        text = yaml.safe_dump(recorded | {notebook: kept}, sort_keys=True, allow_unicode=True)
+        store.write_text(run.path("run.yaml"), text)
+    store.record_environment(run, found)
+    return run, Params(**values)
+
+
+def check_recorded(run: Run, recorded: Mapping[str, Any], notebook: str, own: Mapping[str, Any]) -> None:
+    """Raise ChangedParameters if a notebook's parameters differ from those that it ran with in this directory."""
+    if notebook not in recorded:
+        return
+    before = defaults(notebook) | recorded[notebook]
+    changed = [name for name in own if name not in NOT_COMPARED and before[name] != own[name]]
+    if changed:
+        said = "; ".join(f"{name} was {before[name]!r}, is {own[name]!r}" for name in changed)
+        raise ChangedParameters(
+            f"{run.directory} was made with other parameters ({said}). "
+            "Choose another run_dir, or redo it with `reflectevo run … --force`."
         )
-    record_environment(run, found)
-    return run
 
 
-def check_inputs(run: Run, found: dict[str, dict[str, str] | None]) -> None:
-    """Raise ChangedParameters where the fingerprints of data and model (`found`) are not those that notebooks after 01
-    have worked on."""
-    if not set(run.params()) - {"01_data"}:
+def _check_inputs(run: Run, found: Mapping[str, Any]) -> None:
+    """Data and model must be those that notebooks after 01 have worked on."""
+    if not set(run.params()) - {store.STAGES[0]}:
         return
     known = run.environment()
     before, now = ({**(env.get("data") or {}), **(env.get("model") or {})} for env in (known, found))

@@ -1,43 +1,34 @@
 """The child's side of `sandbox`: locks itself in, runs one program, answers with typed values.
 
-`sandbox` starts this file as a script and gives it a job (marshal, on standard input). The first line of
-the answer names the layers that hold and is written before the program begins; nothing after it is trusted.
-So nothing here guards its own names against the program: a forged answer is worth no more than a returned
-value, and the expected values never get here.
+`parent.py` starts this file as a script and gives it a job (marshal, on standard input). The first line of the answer
+names the layers that hold and is written before the program begins; nothing after it is trusted. So nothing here guards
+its own names against the program: a forged answer is worth no more than a returned value, and the expected values never
+get here.
 
-A value travels as JSON: null, true, numbers, strings and lists as themselves, all else as {kind: body} with
-the kinds of `decode`. It is written by hand, for importing json would double the time it takes to start.
+A value travels as JSON: null, true, numbers, strings and lists as themselves, all else as {kind: body} with the kinds
+of `decode`. It is written by hand, for importing json would double the time it takes to start.
 """
 
 import codecs
 import marshal
 import os
 import sys
+from _json import encode_basestring_ascii as quote
 
-try:
-    from _json import encode_basestring_ascii as quote
-except ImportError:
-    from json.encoder import encode_basestring_ascii as quote
-
-# Modules that may be imported for the program before it is locked in (afterwards no file opens). Missing is
-# what acts on import or needs a display: antigravity, ensurepip, idlelib, test, tkinter, turtle, venv …
+# Modules that may be imported for the program before it is locked in (afterwards no file opens). Missing is what acts on
+# import or needs a display: antigravity, ensurepip, idlelib, test, tkinter, turtle, venv …
 _SAFE = """
-    __future__ abc argparse array ast asyncio base64 binascii bisect builtins calendar cmath codecs collections
-    colorsys concurrent contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib dis
-    email encodings enum errno fnmatch fractions functools gc getpass glob graphlib hashlib heapq hmac html http
-    importlib inspect io itertools json keyword linecache locale logging marshal math mmap multiprocessing
-    numbers operator os pathlib pickle platform posix posixpath pprint queue random re reprlib resource sched
-    secrets select shlex shutil signal socket stat statistics string stringprep struct subprocess symtable sys
-    tempfile textwrap threading time timeit token tokenize traceback types typing unicodedata unittest urllib
-    uuid warnings weakref xml zlib zoneinfo
+__future__ abc argparse array ast asyncio base64 binascii bisect builtins calendar cmath codecs collections colorsys
+concurrent contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib dis email encodings
+enum errno fnmatch fractions functools gc getpass glob graphlib hashlib heapq hmac html http importlib inspect io
+itertools json keyword linecache locale logging marshal math mmap multiprocessing numbers operator os pathlib pickle
+platform posix posixpath pprint queue random re reprlib resource sched secrets select shlex shutil signal socket stat
+statistics string stringprep struct subprocess symtable sys tempfile textwrap threading time timeit token tokenize
+traceback types typing unicodedata unittest urllib uuid warnings weakref xml zlib zoneinfo
 """
 SAFE_MODULES = set(_SAFE.split())
-LAZY_MODULES = {
-    "collections": ["heapq"],
-    "datetime": ["_strptime"],
-    "time": ["_strptime"],
-    "concurrent": ["concurrent.futures.thread"],
-}  # imported inside functions of these
+# What functions of these modules import only when they are called.
+LAZY = {"collections": "heapq", "datetime": "_strptime", "time": "_strptime", "concurrent": "concurrent.futures.thread"}
 CODEC = "codec "  # goes before the name of a codec where names of modules stand too
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST without importing ast, which takes 7 ms
 MAX_ERROR = 300  # characters
@@ -49,19 +40,13 @@ class Opaque:
 
 
 def decode(wire):
-    """The value of parsed JSON as `encode` writes it; some ordinary exception where it is none."""
+    """The value of parsed JSON as `encode` writes it; some ordinary exception if it is none."""
     if isinstance(wire, list):
         return [decode(x) for x in wire]
     if not isinstance(wire, dict):
         return wire
     ((kind, body),) = wire.items()
     return DECODERS[kind](body)
-
-
-def _decimal(body):
-    import decimal
-
-    return decimal.Decimal(body)
 
 
 def _fraction(body):
@@ -75,7 +60,7 @@ DECODERS = {
     "int": lambda body: int(body, 16),
     "complex": lambda body: complex(*body),
     "bytes": lambda body: body.encode("latin-1"),
-    "decimal.Decimal": _decimal,
+    "decimal.Decimal": lambda body: __import__("decimal").Decimal(body),
     "fractions.Fraction": _fraction,
     "tuple": lambda body: tuple(decode(x) for x in body),
     "set": lambda body: {decode(x) for x in body},
@@ -169,13 +154,13 @@ def names_needed(source):
 
 
 def preload(name):
-    """Import a safe module of the standard library, or a codec; nothing happens where there is none."""
+    """Import a safe module of the standard library, or a codec; nothing happens if there is none."""
     try:
         if name.startswith(CODEC):
             codecs.lookup(name.removeprefix(CODEC))
         elif _is_safe_module(name):
-            for each in (name, *LAZY_MODULES.get(name.split(".")[0], ())):
-                __import__(each)
+            __import__(name)
+            __import__(LAZY.get(name.split(".")[0], name))
     except Exception:
         pass
 
@@ -192,14 +177,8 @@ def limit(job):
     import resource
 
     tasks = 64 if os.geteuid() == 0 else 4096  # counted per user, and only root's checks have their own
-    for name, wanted in (
-        ("AS", job["memory"]),
-        ("CPU", job["cpu_s"]),
-        ("FSIZE", 1 << 20),
-        ("NOFILE", 32),
-        ("CORE", 0),
-        ("NPROC", tasks),
-    ):
+    limits = {"AS": job["memory"], "CPU": job["cpu_s"], "FSIZE": 1 << 20, "NOFILE": 32, "CORE": 0, "NPROC": tasks}
+    for name, wanted in limits.items():
         kind = getattr(resource, "RLIMIT_" + name)
         hard = resource.getrlimit(kind)[1]
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -284,8 +263,7 @@ def _seccomp(job):
 # ---------------------------------------------------------------- the program
 def answers(job, given):
     """Run program and setup, then yield a line of JSON for both and one per call; an error comes last."""
-    module = type(sys)("program")  # a real module: dataclasses and pickle look it up
-    sys.modules["program"] = module
+    module = sys.modules["program"] = type(sys)("program")  # a real module: dataclasses and pickle look it up
     space = module.__dict__
     space.update(given)
     try:

@@ -2,58 +2,20 @@
 
 Everything else reads and writes through here. Imports nothing of the package."""
 
-from .files import (
-    FULL,
-    GOES_ON,
-    OTHER_FILE,
+from .chunks import OTHER_FILE, append_chunks, finished, marker
+from .directory import (
+    PACKED,
     STAGES,
+    BadRunDir,
     ChangedParameters,
-    InUse,
-    NoRoom,
-    Rows,
     Run,
-    append_chunks,
-    check_parameters,
-    environment,
+    cache_dir,
     executed_copy,
-    fingerprints,
-    finished,
-    iter_jsonl,
-    locked,
     project_root,
-    read_jsonl,
-    record_environment,
     resolve_dir,
+    run_dir,
     stage_finished,
-    write_json,
-    write_jsonl,
-    write_text,
 )
-
-__all__ = [
-    "FULL",
-    "GOES_ON",
-    "OTHER_FILE",
-    "STAGES",
-    "ChangedParameters",
-    "InUse",
-    "NoRoom",
-    "Rows",
-    "Run",
-    "append_chunks",
-    "check_parameters",
-    "environment",
-    "executed_copy",
-    "fingerprints",
-    "finished",
-    "iter_jsonl",
-    "locked",
-    "project_root",
-    "read_jsonl",
-    "record_environment",
-    "resolve_dir",
-    "stage_finished",
-    "write_json",
-    "write_jsonl",
-    "write_text",
-]
+from .environment import environment, fingerprints, record_environment, version
+from .files import FULL, GOES_ON, NoRoom, Rows, append_line, iter_jsonl, read_jsonl, write_json, write_jsonl, write_text
+from .locks import InUse, locked

@@ -1,17 +1,18 @@
 """On a card: precision by device, 4 bits, both backends training alike, memory given back, the plan's peak."""
 
 import importlib.util
+import json
 import math
-import os
 
 import pytest
 import torch
-from conftest import ROOT, ScriptedEngine
+from conftest import ScriptedEngine
 
-from reflectevo_lite.curate import curation
+from reflectevo_lite.curate import examples, sets
 from reflectevo_lite.embedded import tasks as synthetic
-from reflectevo_lite.generate import engines, models, rollouts
-from reflectevo_lite.run import bench_gpu, planning
+from reflectevo_lite.generate import engines, models, rollouts, sizes
+from reflectevo_lite.run import memory
+from reflectevo_lite.run.bench import child, gpu
 from reflectevo_lite.train import training
 
 if not torch.cuda.is_available():
@@ -38,10 +39,10 @@ def test_auto_is_the_cards_own_precision():
 def test_training_learns_and_a_trained_adapter_generates(rows, tmp_path, kind):
     params = training.TrainParams(learning_rate=1e-3, epochs=3, batch_size=8)
     if kind == "sft":
-        data = curation.sft_rows("reflector", curation.unfiltered(rows, 64))
+        data = examples("reflector", sets.unfiltered(rows, 64))
         record = training.train_sft(data, tmp_path / kind, model="tiny", params=params)
     else:
-        data = curation.preference_rows(curation.d_pm(rows))
+        data = examples("preference", sets.d_pm(rows))
         record = training.train_dpo(data, tmp_path / kind, model="tiny", params=params)
         assert record["history"][0]["loss"] == pytest.approx(math.log(2), abs=5e-3)
     assert record["history"][-1]["loss"] < record["history"][0]["loss"]
@@ -67,7 +68,7 @@ def test_adapters_over_four_bits_stay_in_float32_and_step(rows, tmp_path, dtype,
         gradient_checkpointing=True,
         backend="transformers",
     )
-    data = curation.sft_rows("reflector", curation.unfiltered(rows, 64))
+    data = examples("reflector", sets.unfiltered(rows, 64))
     record = training.train_sft(data, tmp_path / "q", model="tiny", params=params)
     trained = [p for p in seen[0].parameters() if p.requires_grad]
     assert trained and {p.dtype for p in trained} == {torch.float32}
@@ -87,31 +88,26 @@ def test_memory_is_given_back():
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_the_plan_is_an_upper_bound_and_not_twice_too_high(tmp_path, monkeypatch, kind):
-    """A step at a 0.5-billion-parameter shape, rows near full length, against the plan's peak without its overhead."""
-    shape = planning.KNOWN["Qwen/Qwen2.5-0.5B-Instruct"]
-    monkeypatch.setitem(bench_gpu.SHAPES, "half", ("qwen2", shape, 4))
-    monkeypatch.setattr(bench_gpu, "rows_of", lambda kind, n, *args: full_rows(kind, n))
-    folder = bench_gpu.make_model("half", tmp_path / "half")
+    """A step at a 0.5-billion-parameter shape, rows of full length, against the plan's peak without its overhead."""
+    shape = sizes.KNOWN["Qwen/Qwen2.5-0.5B-Instruct"]
+    monkeypatch.setitem(child.SHAPES, "half", ("qwen2", shape, 4))
+    half = child.MAX_LENGTH // 2 - 8
+    monkeypatch.setattr(child, "LENGTHS", dict.fromkeys(child.LENGTHS, (half, half)))
+    child.make_model("half", str(tmp_path / "half"))
     models.free()
     torch.cuda.reset_peak_memory_stats()
-    peak = bench_gpu.measure(folder, "half", kind, "plain", 2)["peak_gib"] * planning.GIB
-    setup = planning.Setup(shape, lora_r=bench_gpu.RANK, gradient_checkpointing=True, max_length=bench_gpu.MAX_LENGTH)
-    planned = planning.train_memory(setup, kind, 4) - planning.OVERHEAD
-    assert 0.5 * planned < peak < 1.1 * planned + planning.OVERHEAD
-
-
-def full_rows(kind, n):
-    names = ("prompt", "completion") if kind == "sft" else ("prompt", "chosen", "rejected")
-    half = bench_gpu.MAX_LENGTH // 2 - 8
-    return [{name: " ".join(["step"] * half) for name in names} for _ in range(n)]
+    peak = child.train_steps(str(tmp_path / "half"), "half", kind, "plain", 2)["peak_gib"] * memory.GIB
+    setup = memory.Setup(shape, lora_r=child.RANK, gradient_checkpointing=True, max_length=child.MAX_LENGTH)
+    planned = memory.train_memory(setup, kind, 4) - memory.OVERHEAD
+    assert 0.5 * planned < peak < 1.1 * planned + memory.OVERHEAD
 
 
 @pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="needs unsloth")
-def test_unsloth_is_chosen_and_trains_as_plain_transformers_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
-    folder = bench_gpu.make_model("smoke", tmp_path / "smoke")
+def test_unsloth_is_chosen_and_trains_as_plain_transformers_do(tmp_path):
+    gpu.training(tmp_path, seconds=100, shapes=["smoke"], arms=["plain", "ours"], repeats=1)
+    rows = {(row["kind"], row["arm"]): row for row in json.loads((tmp_path / "gpu_training.json").read_bytes())["rows"]}
     for kind in ("sft", "dpo"):
-        plain, ours = (bench_gpu._child(folder, "smoke", kind, arm, 4) for arm in ("plain", "ours"))
+        plain, ours = rows[kind, "plain"], rows[kind, "ours"]
         assert "error" not in plain and "error" not in ours, (plain, ours)
         assert ours["backend"].startswith("Unsloth") and not plain["backend"].startswith("Unsloth")
         assert ours["loss"] == pytest.approx(plain["loss"], rel=0.02)

@@ -2,63 +2,38 @@
 
 https://github.com/suzgunmirac/BIG-Bench-Hard · hub SaylorTwift/bbh
 
-Original file <task>.json (the repository's bbh/<task>.json), {"canary": …, "examples": [row, …]}; hub rows
-are the same.
+Original file <task>.json (the repository's bbh/<task>.json), {"canary": …, "examples": [row, …]}; hub rows are the same.
 
     {"input": "Ann is taller than Bo. Who is shorter?\\nOptions:\\n(A) Ann\\n(B) Bo", "target": "(B)"}
     {"input": "Do you return to the start? Take 2 steps left.\\nOptions:\\n- Yes\\n- No", "target": "No"}
     {"input": "not ( True ) is", "target": "False"}
 
-Listed options make a choice question; so do targets of a fixed pair (Yes/No, True/False). Numbers are
-graded as math, the rest (word_sorting, dyck_languages) as exact. The files carry a canary: keep their rows
-out of published training data.
+Listed options make a choice question; so do targets of a fixed pair (Yes/No, True/False). Numbers are graded as math,
+the rest (word_sorting, dyck_languages) as exact. The files carry a canary: keep their rows out of published training
+data.
 """
-
-from __future__ import annotations
 
 import re
 
-from .base import REAL, Part, Row, Source, fields, hash_split, letter, normalise
+from ..base import REAL, Row, Source, fields, hash_split, letter, normalise
 
-RAW = "https://raw.githubusercontent.com/suzgunmirac/BIG-Bench-Hard/main/bbh"
 TASKS = (
-    "boolean_expressions",
-    "causal_judgement",
-    "date_understanding",
-    "disambiguation_qa",
-    "dyck_languages",
-    "formal_fallacies",
-    "geometric_shapes",
-    "hyperbaton",
-    "logical_deduction_five_objects",
-    "logical_deduction_seven_objects",
-    "logical_deduction_three_objects",
-    "movie_recommendation",
-    "multistep_arithmetic_two",
-    "navigate",
-    "object_counting",
-    "penguins_in_a_table",
-    "reasoning_about_colored_objects",
-    "ruin_names",
-    "salient_translation_error_detection",
-    "snarks",
-    "sports_understanding",
-    "temporal_sequences",
-    "tracking_shuffled_objects_five_objects",
-    "tracking_shuffled_objects_seven_objects",
-    "tracking_shuffled_objects_three_objects",
-    "web_of_lies",
-    "word_sorting",
-)
-ROWS = {"causal_judgement": "187", "penguins_in_a_table": "146", "snarks": "178"}
+    "boolean_expressions", "causal_judgement", "date_understanding", "disambiguation_qa", "dyck_languages",
+    "formal_fallacies", "geometric_shapes", "hyperbaton", "logical_deduction_five_objects",
+    "logical_deduction_seven_objects", "logical_deduction_three_objects", "movie_recommendation",
+    "multistep_arithmetic_two", "navigate", "object_counting", "penguins_in_a_table",
+    "reasoning_about_colored_objects", "ruin_names", "salient_translation_error_detection", "snarks",
+    "sports_understanding", "temporal_sequences", "tracking_shuffled_objects_five_objects",
+    "tracking_shuffled_objects_seven_objects", "tracking_shuffled_objects_three_objects", "web_of_lies", "word_sorting",
+)  # fmt: skip
 PAIRS = (("Yes", "No"), ("yes", "no"), ("True", "False"), ("valid", "invalid"))
 
 
 def to_problem(row: Row) -> Row | None:
-    """Row → problem; None where the target is no option (a few rows of movie_recommendation, ruin_names)."""
+    """Row → problem; None if the target is no option (a few rows of movie_recommendation, ruin_names)."""
     target = row["target"].strip()
-    question, mark, listed = row["input"].partition("\nOptions:")
-    options = re.findall(r"^[ \t]*(?:\([A-Z]\)|-)[ \t]*(\S.*?)[ \t]*$", listed, re.M) if mark else []
+    question, _, listed = row["input"].partition("\nOptions:")
+    options = re.findall(r"^[ \t]*(?:\([A-Z]\)|-)[ \t]*(\S.*?)[ \t]*$", listed, re.M)
     options = options or next((list(pair) for pair in PAIRS if target in pair), [])
     if options:
         answer = right_option(target, options)
@@ -67,7 +42,7 @@ def to_problem(row: Row) -> Row | None:
 
 
 def right_option(target: str, options: list[str]) -> str | None:
-    """The letter of "(B)", "B" or an option's own text; None where it is none of them."""
+    """The letter of "(B)", "B" or an option's own text; None if it is none of them."""
     texts = [normalise(option) for option in options]
     if normalise(target) in texts:
         return letter(texts.index(normalise(target)))
@@ -75,33 +50,13 @@ def right_option(target: str, options: list[str]) -> str | None:
     return named[1] if named and ord(named[1]) - 65 < len(options) else None
 
 
-def source(task: str) -> Source:
-    """One of the 27 tasks."""
-    grader = {
-        "dyck_languages": "exact",
-        "word_sorting": "exact",
-        "multistep_arithmetic_two": "math",
-        "object_counting": "math",
-    }
-    return Source(
-        name=f"bbh:{task}",
-        pattern="bbh:<task>",
-        folder="bbh",
-        variant=task,
-        url="https://github.com/suzgunmirac/BIG-Bench-Hard",
-        licence="MIT",
-        grader=grader.get(task, "choice"),
-        published=ROWS.get(task, "250"),
-        family_rows="6,511 in 27 tasks",
-        to_problem=to_problem,
-        tested=REAL,
-        assign=hash_split(0.5),
-        rule="published whole; questions are halved by their hash",
-        hub="SaylorTwift/bbh",
-        configs=(task,),
-        hub_parts=("test",),
-        parts={"test": Part((f"{task}.json",), f"{RAW}/{task}.json")},
+SOURCES = [
+    Source(
+        name=f"bbh:{task}", pattern="bbh:<task>", url="https://github.com/suzgunmirac/BIG-Bench-Hard", licence="MIT",
+        grader="choice, exact, math", published="6,511 in 27 tasks", to_problem=to_problem, tested=REAL,
+        assign=hash_split(0.5), rule="published whole; questions are halved by their hash",
+        hub="SaylorTwift/bbh", configs=[task], hub_parts=["test"],
+        raw="https://raw.githubusercontent.com/suzgunmirac/BIG-Bench-Hard/main/bbh", parts={"test": [f"{task}.json"]},
     )
-
-
-FAMILY = {f"bbh:{task}": source(task) for task in TASKS}
+    for task in TASKS
+]  # fmt: skip

@@ -10,18 +10,14 @@ Original files coqa-train-v1.0.json and coqa-dev-v1.0.json, {"data": [conversati
      "additional_answers": {"0": [{"input_text": "a cat", "turn_id": 1},
                                   {"input_text": "by Mia", "turn_id": 2}]}}
 
-Hub rows hold the same with columns for lists. Each turn is a problem: the story and the turns before it,
-with their gold answers, are the context; all annotators' answers are golds (only the dev file has several).
+Hub rows hold the same with columns for lists. Each turn is a problem: the story and the turns before it, with their
+gold answers, are the context; all annotators' answers are golds (only the dev file has several).
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from .base import Part, Row, Source, fields
-
-RAW = "https://nlp.stanford.edu/data/coqa"
+from ..base import Row, Source, fields
 
 
 def texts(turns: Any) -> list[str]:
@@ -31,9 +27,9 @@ def texts(turns: Any) -> list[str]:
 
 def unfold(row: Row) -> Iterator[Row]:
     """A conversation as its turns."""
-    questions, answers = texts(row["questions"]), texts(row["answers"])
-    more = [texts(turns) for turns in (row.get("additional_answers") or {}).values() if turns]
-    for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+    turns = list(zip(texts(row["questions"]), texts(row["answers"]), strict=True))
+    more = [texts(others) for others in (row.get("additional_answers") or {}).values() if others]
+    for i, (question, answer) in enumerate(turns):
         golds = [answer, *(others[i] for others in more if i < len(others))]
         yield {
             "native": f"{row['id']}-{i + 1}",
@@ -41,36 +37,26 @@ def unfold(row: Row) -> Iterator[Row]:
             "question": question,
             "domain": row.get("source"),
             "golds": list(dict.fromkeys(gold.strip() for gold in golds if gold and gold.strip())),
-            "before": list(zip(questions[:i], answers[:i], strict=True)),
+            "before": turns[:i],
         }
 
 
 def to_problem(row: Row) -> Row | None:
-    """A turn → problem."""
+    """A turn → problem; None if it has no answer."""
+    if not row["golds"]:
+        return None
     talk = "\n".join(f"Q: {question}\nA: {answer}" for question, answer in row["before"])
     context = row["story"].strip() + (f"\n\nThe conversation so far:\n{talk}" if talk else "")
     meta = {"turn": len(row["before"]) + 1, "domain": row["domain"]}
-    return (
-        fields(row["question"], row["golds"], "text", native=row["native"], context=context, meta=meta)
-        if row["golds"]
-        else None
-    )
+    return fields(row["question"], row["golds"], "text", native=row["native"], context=context, meta=meta)
 
 
 SOURCE = Source(
-    name="coqa",
-    folder="coqa",
-    url="https://stanfordnlp.github.io/coqa/",
-    grader="text",
+    name="coqa", url="https://stanfordnlp.github.io/coqa/", grader="text",
     licence="by passage: CC BY-SA 4.0, MSR-LA, RACE's own, Apache-2.0",
-    published="7,199 train and 500 dev conversations (108,647 and 7,983 turns)",
-    to_problem=to_problem,
-    unfold=unfold,
+    published="7,199 train and 500 dev conversations (108,647 and 7,983 turns)", to_problem=to_problem, unfold=unfold,
     rule="train as published; test is the dev set, as the test set is kept by its authors",
-    hub="EleutherAI/coqa",
-    parts={
-        "train": Part(("coqa-train-v1.0.json",), f"{RAW}/coqa-train-v1.0.json"),
-        "validation": Part(("coqa-dev-v1.0.json",), f"{RAW}/coqa-dev-v1.0.json"),
-    },
+    hub="EleutherAI/coqa", raw="https://nlp.stanford.edu/data/coqa",
+    parts={"train": ["coqa-train-v1.0.json"], "validation": ["coqa-dev-v1.0.json"]},
     splits={"train": "train", "test": "validation"},
-)
+)  # fmt: skip

@@ -7,43 +7,33 @@ Original files MATH/{train,test}/<subject>/<number>.json, one row each; hub rows
     {"problem": "If $3x + 1 = 10$, what is $x$?", "level": "Level 1", "type": "Algebra",
      "solution": "Subtracting 1 gives $3x = 9$, so $x = \\boxed{3}$."}
 
-The answer is what the last \boxed (or \fbox) of the solution holds. DigitalLearningGmbH/MATH-lighteval has
-the same rows in one configuration; its exports can serve as the local copy.
+The answer is what the last \boxed (or \fbox) of the solution holds. DigitalLearningGmbH/MATH-lighteval has the same
+rows in one configuration; its exports can serve as the local copy.
 """
-
-from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from .base import REAL, Part, Row, Source, fields
-from .files import read_rows
+from ..base import REAL, Row, Source, fields
+from ..files import read_rows
 
 SUBJECTS = (
-    "algebra",
-    "counting_and_probability",
-    "geometry",
-    "intermediate_algebra",
-    "number_theory",
-    "prealgebra",
-    "precalculus",
-)
+    "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra", "precalculus",
+)  # fmt: skip
 
 
 def boxed(solution: str) -> str | None:
-    r"""The content of the last \boxed{…} (braces balanced) or `\boxed 7`; None where there is none."""
-    starts = list(re.finditer(r"\\(?:boxed|fbox)\b\s*", solution))
-    if not starts:
+    r"""The content of the last \boxed{…} (braces balanced) or `\boxed 7`; None if there is none."""
+    *before, rest = re.split(r"\\(?:boxed|fbox)\b\s*", solution)
+    if not before:
         return None
-    rest = solution[starts[-1].end() :]
     if not rest.startswith("{"):
         return re.match(r"[^\s$.,;]*", rest)[0] or None
     depth = 0
-    for i, sign in enumerate(rest):
-        escaped = i > 0 and rest[i - 1] == "\\" and not rest[:i].endswith("\\\\")
-        depth += 0 if escaped else (sign == "{") - (sign == "}")
+    for brace in re.finditer(r"(?<!(?<!\\)\\)[{}]", rest):  # \{ is no brace, \\{ is one
+        depth += 1 if brace[0] == "{" else -1
         if depth == 0:
-            return rest[1:i].strip() or None
+            return rest[1 : brace.start()].strip() or None
     return None
 
 
@@ -53,25 +43,15 @@ def read(path: Path) -> list[Row]:
 
 
 def to_problem(row: Row) -> Row | None:
-    """Row → problem; None where the solution boxes nothing."""
+    """Row → problem; None if the solution boxes nothing."""
     answer = boxed(row["solution"])
     meta = {"level": row.get("level"), "subject": row.get("type")}
     return answer and fields(row["problem"], answer, "math", native=row.get("native"), meta=meta)
 
 
 SOURCE = Source(
-    name="math",
-    folder="math",
-    url="https://github.com/hendrycks/math",
-    licence="MIT",
-    grader="math",
-    published="7,500 train, 5,000 test",
-    to_problem=to_problem,
-    tested=REAL,
-    read=read,
-    rule="as published",
-    hub="EleutherAI/hendrycks_math",
-    configs=SUBJECTS,
-    parts={part: Part((f"MATH/{part}/*/*.json", f"{part}/*/*.json")) for part in ("train", "test")},
-    splits={"train": "train", "test": "test"},
-)
+    name="math", url="https://github.com/hendrycks/math", licence="MIT", grader="math",
+    published="7,500 train, 5,000 test", to_problem=to_problem, tested=REAL, read=read,
+    hub="EleutherAI/hendrycks_math", configs=SUBJECTS,
+    parts={part: [f"MATH/{part}/*/*.json", f"{part}/*/*.json"] for part in ("train", "test")},
+)  # fmt: skip

@@ -1,7 +1,6 @@
 """MBPP: short Python functions from a one-sentence description, graded by asserts; full and hand-checked set.
 
 https://github.com/google-research/google-research/tree/master/mbpp · hub google-research-datasets/mbpp
-(full, sanitized)
 
 Original files mbpp.jsonl (full) and sanitized-mbpp.json; hub rows are the same.
 
@@ -11,45 +10,34 @@ Original files mbpp.jsonl (full) and sanitized-mbpp.json; hub rows are the same.
 
 The sanitized rows have `prompt` for `text` and `test_imports` (a list) for `test_setup_code`.
 
-What the prompt shows. The description alone does not name the function, so the question says name and
-number of arguments, read off the first assert. The set's authors show all three asserts ("Your code should
-pass these tests", README of the set); so does `shown_tests=3`, the default. 1 shows one, as some harnesses
-do; 0 shows none, so that no grading test is in the prompt. All asserts grade, whatever is shown.
+The description alone does not name the function, so the question says name and number of arguments, read off the first
+assert. The set's authors show all three asserts ("Your code should pass these tests"), as the default `shown_tests=3`
+does; 1 shows one, as some harnesses do; 0 keeps all tests out of the prompt. All asserts grade, whatever is shown.
 """
-
-from __future__ import annotations
 
 import ast
 import builtins
 import re
 
-from .base import REAL, Part, Row, Source, fields
+from ..base import REAL, Row, Source, fields, normalise
 
-RAW = "https://raw.githubusercontent.com/google-research/google-research/master/mbpp"
 SHOWN_TESTS = 3  # as the set's authors do
-RANGES = {
-    "prompt": range(1, 11),
-    "test": range(11, 511),
-    "validation": range(511, 601),
-    "train": range(601, 975),
-}
+RANGES = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
 
 
 def to_problem(row: Row) -> Row | None:
     """Row of either version → problem."""
     tests = [_unix(test) for test in row["test_list"]]
-    setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])
     name, arguments = called(tests[0], row["code"])
     count = f" with {arguments} argument{'s' * (arguments != 1)}" if arguments is not None else ""
     text = _unix(row.get("text") or row["prompt"]).strip()
-    asked = f"{text}\n\nName the function `{name}`; it is called{count}."
     return fields(
-        asked,
+        f"{text}\n\nName the function `{name}`; it is called{count}.",
         _unix(row["code"]),
         "code",
         native=row["task_id"],
         tests=tests,
-        setup=_unix(setup),
+        setup=_unix(row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])),
         shown_tests=tests[:SHOWN_TESTS],
         meta={"function": name},
     )
@@ -58,20 +46,18 @@ def to_problem(row: Row) -> Row | None:
 def called(test: str, code: str) -> tuple[str, int | None]:
     """Name and number of arguments of what a test calls: one that `code` defines, not a `set(…)` around it.
 
-    The number is None where the test cannot be parsed or names its arguments.
+    The number is None if the test cannot be parsed or names its arguments.
     """
     try:
-        calls = [node for node in ast.walk(ast.parse(test.strip())) if isinstance(node, ast.Call)]
+        nodes = list(ast.walk(ast.parse(test.strip())))
     except SyntaxError:
+        nodes = []
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    if not calls:
         return re.search(r"assert\W*(\w+)", test)[1], None
-    calls = [call for call in calls if isinstance(call.func, ast.Name)]
     names = {name for pair in re.findall(r"^(?:def|class)\s+(\w+)|^(\w+)\s*=", code, re.M) for name in pair if name}
-    best = next(
-        (call for call in calls if call.func.id in names),
-        next((call for call in calls if not hasattr(builtins, call.func.id)), calls[0] if calls else None),
-    )
-    if best is None:
-        return re.search(r"assert\W*(\w+)", test)[1], None
+    own = [call for call in calls if call.func.id in names]
+    best = (own or [call for call in calls if not hasattr(builtins, call.func.id)] or calls)[0]
     plain = not best.keywords and not any(isinstance(a, ast.Starred) for a in best.args)
     return best.func.id, len(best.args) if plain else None
 
@@ -91,32 +77,20 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def source(version: str) -> Source:
-    """The "full" or the "sanitized" version."""
-    full = version == "full"
-    file = "mbpp.jsonl" if full else "sanitized-mbpp.json"
-    return Source(
-        name="mbpp" if full else "mbpp:sanitized",
-        folder="mbpp",
-        variant="" if full else version,
-        url="https://github.com/google-research/google-research/tree/master/mbpp",
-        licence="CC BY 4.0",
-        grader="code",
-        published="974: 374 train, 90 validation, 500 test, 10 prompt"
-        if full
-        else "427: 120 train, 43 validation, 257 test, 7 prompt",
+SOURCES = [
+    Source(
+        name=name, url="https://github.com/google-research/google-research/tree/master/mbpp", licence="CC BY 4.0",
+        grader="code", published=published, to_problem=to_problem, tested=REAL,
         rule="task ids 601–974 train, 511–600 validation, 11–510 test, 1–10 prompt (both versions alike)",
-        to_problem=to_problem,
-        tested=REAL,
-        assign=assign,
-        names=tuple(RANGES),
-        hub="google-research-datasets/mbpp",
-        configs=(version,),
-        hub_parts=("train", "validation", "test", "prompt"),
-        parts={"all": Part((file,), f"{RAW}/{file}")} | {part: Part() for part in RANGES},
+        assign=assign, splits={split: split for split in RANGES},
         # tasks that share a description are one question, however the function is called
-        text=lambda problem: problem["question"].split("\n\nName the function")[0],
+        key=lambda problem: normalise(problem["question"].split("\n\nName the function")[0]),
+        hub="google-research-datasets/mbpp", configs=[config], hub_parts=["train", "validation", "test", "prompt"],
+        raw="https://raw.githubusercontent.com/google-research/google-research/master/mbpp",
+        parts={"all": [file]} | dict.fromkeys(RANGES, ()),
     )
-
-
-FULL, SANITIZED = source("full"), source("sanitized")
+    for name, config, file, published in (
+        ("mbpp", "full", "mbpp.jsonl", "974: 374 train, 90 validation, 500 test, 10 prompt"),
+        ("mbpp:sanitized", "sanitized", "sanitized-mbpp.json", "427: 120 train, 43 validation, 257 test, 7 prompt"),
+    )
+]  # fmt: skip

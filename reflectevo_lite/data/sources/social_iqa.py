@@ -9,16 +9,14 @@ https://storage.googleapis.com/ai2-mosaic/public/socialiqa/socialiqa-train-dev.z
      "answerA": "grateful", "answerB": "hungry", "answerC": "lost"}                and in the labels file: 1
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
-from .base import Part, Row, Source, fields, letter
-from .files import read_rows
+from ..base import Row, Source, fields, letter
+from ..files import read_rows
 
 
 def read(path: Path) -> list[Row]:
-    """Rows with their labels, from the file beside if they are apart. ValueError where counts differ."""
+    """Rows with their labels, which may lie in a file beside. ValueError if that is missing or counts differ."""
     rows = read_rows(path)
     if all("label" in row for row in rows):
         return rows
@@ -32,31 +30,21 @@ def read(path: Path) -> list[Row]:
 
 
 def to_problem(row: Row) -> Row | None:
-    """Row → problem."""
+    """Row → problem; None if its label is not 1 to 3."""
     choices = [row["answerA"], row["answerB"], row["answerC"]]
     label = int(str(row["label"]).strip())
-    return (
-        fields(row["question"], letter(label - 1), "choice", choices=choices, context=row["context"])
-        if label in (1, 2, 3)
-        else None
-    )
+    right = letter(label - 1) if label in (1, 2, 3) else None
+    return right and fields(row["question"], right, "choice", choices=choices, context=row["context"])
 
 
 SOURCE = Source(
-    name="social_iqa",
-    folder="social_iqa",
-    url="https://leaderboard.allenai.org/socialiqa",
-    licence="none stated",
-    grader="choice",
-    published="33,410 train, 1,954 dev",
-    to_problem=to_problem,
-    read=read,
-    hub="lighteval/siqa",
+    name="social_iqa", url="https://leaderboard.allenai.org/socialiqa", licence="none stated", grader="choice",
+    published="33,410 train, 1,954 dev", to_problem=to_problem, read=read, hub="lighteval/siqa",
     get="https://storage.googleapis.com/ai2-mosaic/public/socialiqa/socialiqa-train-dev.zip",
     rule="train as published; test is the dev set, as the test labels are kept by its authors",
     parts={
-        "train": Part(("train.jsonl", "socialiqa-train-dev/train.jsonl")),
-        "validation": Part(("dev.jsonl", "socialiqa-train-dev/dev.jsonl")),
+        "train": ["train.jsonl", "socialiqa-train-dev/train.jsonl"],
+        "validation": ["dev.jsonl", "socialiqa-train-dev/dev.jsonl"],
     },
     splits={"train": "train", "test": "validation"},
-)
+)  # fmt: skip

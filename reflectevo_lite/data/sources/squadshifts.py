@@ -1,7 +1,6 @@
 """SQuADShifts: SQuAD's way of asking, on new Wikipedia articles, New York Times, Reddit and Amazon reviews.
 
-https://modestyachts.github.io/squadshifts-website/ (its hub copy is a script, which datasets ≥ 4 does not
-run)
+https://modestyachts.github.io/squadshifts-website/ (its hub copy is a script, which datasets ≥ 4 does not run)
 
 Original files new_wiki_v1.0.json, nyt_v1.0.json, reddit_v1.0.json, amazon_reviews_v1.0.json, in SQuAD's form:
 
@@ -13,30 +12,17 @@ Original files new_wiki_v1.0.json, nyt_v1.0.json, reddit_v1.0.json, amazon_revie
 Hub rows, in exports: id, title, context, question, answers {text, answer_start}. All answers are golds.
 """
 
-from __future__ import annotations
-
-import json
 from pathlib import Path
 
-from .base import REAL, Part, Row, Source, fields, hash_split
-from .files import read_rows
-
-RAW = "https://raw.githubusercontent.com/modestyachts/squadshifts-website/master/datasets"
-FILES = {
-    "new_wiki": "new_wiki_v1.0.json",
-    "nyt": "nyt_v1.0.json",
-    "reddit": "reddit_v1.0.json",
-    "amazon": "amazon_reviews_v1.0.json",
-}
-ROWS = {"new_wiki": "7,938", "nyt": "10,065", "reddit": "9,803", "amazon": "9,885"}
+from ..base import REAL, Row, Source, fields, hash_split
+from ..files import read_rows
 
 
 def read(path: Path) -> list[Row]:
     """SQuAD's nesting as rows of the hub's form."""
-    try:
-        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return read_rows(path)
+    articles = read_rows(path)
+    if any("paragraphs" not in article for article in articles):  # rows already
+        return articles
     return [
         {**question, "title": article.get("title", ""), "context": paragraph["context"]}
         for article in articles
@@ -53,25 +39,15 @@ def to_problem(row: Row) -> Row | None:
     return fields(row["question"], golds, "text", native=row["id"], context=row["context"]) if golds else None
 
 
-def source(domain: str) -> Source:
-    """One of the four domains."""
-    return Source(
-        name=f"squadshifts:{domain}",
-        pattern="squadshifts:<domain>",
-        folder="squadshifts",
-        variant=domain,
-        url="https://modestyachts.github.io/squadshifts-website/",
-        licence="CC BY 4.0",
-        grader="text",
-        published=f"{ROWS[domain]} test",
-        family_rows="; ".join(f"{d} {n}" for d, n in ROWS.items()),
-        to_problem=to_problem,
-        tested=REAL,
-        read=read,
+SOURCES = [
+    Source(
+        name=f"squadshifts:{domain}", pattern="squadshifts:<domain>", licence="CC BY 4.0", grader="text",
+        url="https://modestyachts.github.io/squadshifts-website/", tested=REAL,
+        published="new_wiki 7,938; nyt 10,065; reddit 9,803; amazon 9,885", to_problem=to_problem, read=read,
         rule="published as test only; passages are halved by their hash, so that no passage is on both sides",
         assign=hash_split(0.5, of=lambda problem: problem["context"]),
-        parts={"test": Part((FILES[domain],), f"{RAW}/{FILES[domain]}")},
+        raw="https://raw.githubusercontent.com/modestyachts/squadshifts-website/master/datasets",
+        parts={"test": [f"{'amazon_reviews' if domain == 'amazon' else domain}_v1.0.json"]},
     )
-
-
-FAMILY = {f"squadshifts:{domain}": source(domain) for domain in FILES}
+    for domain in ("new_wiki", "nyt", "reddit", "amazon")
+]  # fmt: skip

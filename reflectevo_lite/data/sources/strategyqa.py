@@ -2,8 +2,8 @@
 
 https://allenai.org/data/strategyqa · https://github.com/eladsegal/strategyqa · hub ChilleD/StrategyQA
 
-Original file strategyqa_train.json (its test file has no answers), or train.json with dev.json (the
-repository's split) or test.json (the hub's): lists of rows.
+Original file strategyqa_train.json (its test file has no answers), or train.json with dev.json (the repository's split)
+or test.json (the hub's): lists of rows.
 
     {"qid": "q1", "term": "Kettle", "question": "Could a kettle hold a swimming pool?", "answer": false,
      "facts": ["A kettle holds two litres."], "decomposition": ["What does a kettle hold?"]}
@@ -11,39 +11,20 @@ repository's split) or test.json (the hub's): lists of rows.
 The copies divide the same 2,290 questions differently, so they are pooled and split by one rule.
 """
 
-from __future__ import annotations
-
-from .base import REAL, Part, Row, Source, fields, hash_split
-
-CHOICES = ("Yes", "No")
+from ..base import REAL, Row, Source, fields, hash_split
 
 
 def to_problem(row: Row) -> Row | None:
     """Row → problem; None for a row of the test file, which has no answer."""
-    says = str(row.get("answer", "")).lower()  # a CSV has "True", JSON has true
-    if says not in ("true", "false"):
-        return None
-    return fields(row["question"], "A" if says == "true" else "B", "choice", native=row.get("qid"), choices=CHOICES)
+    right = {"true": "A", "false": "B"}.get(str(row.get("answer", "")).lower())  # a CSV has "True", JSON has true
+    return right and fields(row["question"], right, "choice", native=row.get("qid"), choices=("Yes", "No"))
 
 
 SOURCE = Source(
-    name="strategyqa",
-    folder="strategyqa",
-    url="https://github.com/eladsegal/strategyqa",
-    licence="MIT",
-    grader="choice",
-    published="2,290 with answers",
-    to_problem=to_problem,
-    tested=REAL,
-    assign=hash_split(0.25),
+    name="strategyqa", url="https://github.com/eladsegal/strategyqa", licence="MIT", grader="choice",
+    published="2,290 with answers", to_problem=to_problem, tested=REAL, assign=hash_split(0.25),
     rule="all copies pooled; a quarter is test by the question's hash",
-    hub="ChilleD/StrategyQA",
-    hub_parts=("train", "test"),
+    hub="ChilleD/StrategyQA", hub_parts=["train", "test"],
     get="https://storage.googleapis.com/ai2i/strategyqa/data/strategyqa_dataset.zip",
-    parts={
-        "all": Part(("strategyqa_train.json",)),
-        "train": Part(("train.json",)),
-        "dev": Part(("dev.json",)),
-        "test": Part(("test.json",)),
-    },
-)
+    parts={"all": ["strategyqa_train.json"], "train": ["train.json"], "dev": ["dev.json"], "test": ["test.json"]},
+)  # fmt: skip

@@ -1,7 +1,6 @@
 """TimeDial: which span of time fits the gap in a dialogue?
 
-https://github.com/google-research-datasets/TimeDial (its hub copy is a script, which datasets ≥ 4 does not
-run)
+https://github.com/google-research-datasets/TimeDial (its hub copy is a script, which datasets ≥ 4 does not run)
 
 Original file test.json, a list; hub rows are the same.
 
@@ -9,21 +8,18 @@ Original file test.json, a list; hub rows are the same.
      "correct1": "half an hour", "correct2": "30 minutes", "incorrect1": "eight years",
      "incorrect1_rule": "Rule 1", "incorrect2": "nine seconds", "incorrect2_rule": "Rule 3"}
 
-A question has two right and two wrong options, and is graded by the authors with both; the view here has
-one right letter, as the `choice` grader wants: correct1 (what the dialogue really said) and the two wrong
-ones, in an order fixed by the dialogue's hash. correct2, "_none_" in some rows, stays in
-`meta["also_correct"]`.
+A question has two right and two wrong options, and is graded by the authors with both; the view here has one right
+letter, as the `choice` grader wants: correct1 (what the dialogue really said) and the two wrong ones, in an order fixed
+by the dialogue's hash. correct2, "_none_" in some rows, stays in `meta["also_correct"]`.
 """
 
-from __future__ import annotations
-
-from .base import REAL, Part, Row, Source, fields, hash_split, normalise, shuffled_choices
+from ..base import REAL, Row, Source, fields, hash_split, normalise, shuffled_choices
 
 QUESTION = "Which option fills the gap <MASK> in this dialogue best?"
 
 
 def to_problem(row: Row) -> Row | None:
-    """Row → problem; None where a wrong option equals the right one."""
+    """Row → problem; None if a wrong option equals the right one."""
     right, *wrong = (row[name].strip() for name in ("correct1", "incorrect1", "incorrect2"))
     if len({normalise(option) for option in (right, *wrong)}) < 3:
         return None
@@ -35,20 +31,9 @@ def to_problem(row: Row) -> Row | None:
 
 
 SOURCE = Source(
-    name="timedial",
-    folder="timedial",
-    url="https://github.com/google-research-datasets/TimeDial",
-    licence="CC BY-NC-SA 4.0",
-    grader="choice",
-    published="1,446 test (342 of them with one right option)",
-    to_problem=to_problem,
-    tested=REAL,
+    name="timedial", url="https://github.com/google-research-datasets/TimeDial", licence="CC BY-NC-SA 4.0",
+    grader="choice", published="1,446 test (342 of them with one right option)", to_problem=to_problem, tested=REAL,
     assign=hash_split(0.5, of=lambda problem: problem["context"]),
     rule="published as test only; dialogues are halved by their hash",
-    parts={
-        "test": Part(
-            ("test.json",),
-            "https://raw.githubusercontent.com/google-research-datasets/TimeDial/main/test.json",
-        )
-    },
-)
+    raw="https://raw.githubusercontent.com/google-research-datasets/TimeDial/main", parts={"test": ["test.json"]},
+)  # fmt: skip

@@ -1,0 +1,95 @@
+"""Rows of a training set as the examples that TRL trains on: one function for each form, a row in, an example out.
+
+The reflection prompt is the generic one, which is used at test time too; the instruction under which a reflection was
+sampled stays in the example's `instruction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .. import prompts
+from ..rows import Message, PreferenceRow, Problem, RewardRow, Rollout, SFTRow
+from .sets import PairRow, PlusRow
+
+
+def examples(form: str, rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Training examples of a form of `FORMS`, from the kind of row it takes. Raises ValueError for an unknown form."""
+    if form not in FORMS:
+        raise ValueError(f"unknown form of examples {form!r}; there are {', '.join(FORMS)}")
+    return [example for row in rows if (example := FORMS[form](row))]
+
+
+def reflector(row: PlusRow) -> SFTRow:
+    """Question and attempt → reflection."""
+    return _sft(row, _asks_for_reflection(row), row["reflection"]["text"])
+
+
+def corrector(row: PlusRow) -> SFTRow:
+    """Question, attempt and reflection → second attempt."""
+    turn2 = row["reflection"]["turn2"]
+    return _sft(row, turn2["prompt"], turn2["completion"])
+
+
+def one_stage(row: PlusRow) -> SFTRow:
+    """Question and attempt → reflection and second attempt."""
+    reflection = row["reflection"]
+    completion = prompts.join_one_stage(reflection["text"], reflection["turn2"]["completion"])
+    return _sft(row, prompts.one_stage_prompt(row["problem"], row["turn1"]["completion"]), completion)
+
+
+def qa(rollout: Rollout) -> SFTRow:
+    """Question → gold answer, right or wrong at turn 1: the paper's SFT baseline, without any reflection."""
+    problem = rollout["problem"]
+    return _example(rollout, "none", prompts.answer_prompt(problem), completion=_said(gold_completion(problem)))
+
+
+def preference(row: PairRow) -> PreferenceRow:
+    """Question and attempt → the chosen and the rejected reflection, for DPO."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    sides = {"chosen": _said(chosen["text"]), "rejected": _said(rejected["text"])}
+    return _example(row, chosen["instruction"], _asks_for_reflection(row), **sides)
+
+
+def reward(rollout: Rollout) -> RewardRow | None:
+    """Question and failed attempt, for GRPO; None if the attempt is correct."""
+    if rollout["turn1"]["correct"]:
+        return None
+    what_grades = {"problem": rollout["problem"], "attempt": rollout["turn1"]["completion"]}
+    return _example(rollout, "generic", _asks_for_reflection(rollout), **what_grades)
+
+
+FORMS: dict[str, Callable[[Any], Any]] = {
+    form.__name__: form for form in (reflector, corrector, one_stage, qa, preference, reward)
+}
+
+
+def gold_completion(problem: Problem) -> str:
+    """The gold answer in the form that the answer prompt asks for, without steps."""
+    answer = gold_answer(problem)
+    if problem["grader"] == "code":
+        return f"```python\n{answer.strip()}\n```"
+    return f"Answer: \\boxed{{{answer}}}" if problem["grader"] == "math" else f"Answer: {answer}"
+
+
+def gold_answer(problem: Problem) -> str:
+    """The gold answer as a model would state it (the first if several are accepted)."""
+    answer = problem["answer"]
+    return answer if isinstance(answer, str) else answer[0]
+
+
+def _asks_for_reflection(row: Any) -> list[Message]:
+    return prompts.reflection_prompt(row["problem"], row["turn1"]["completion"])
+
+
+def _sft(row: PlusRow, prompt: list[Message], completion: str) -> SFTRow:
+    return _example(row, row["reflection"]["instruction"], prompt, completion=_said(completion))
+
+
+def _example(row: Any, instruction: str, prompt: list[Message], **more: Any) -> Any:
+    return {"id": row["id"], "task": row["problem"]["task"], "instruction": instruction, "prompt": prompt, **more}
+
+
+def _said(text: str) -> list[Message]:
+    return [{"role": "assistant", "content": text}]

@@ -1,0 +1,160 @@
+"""Rollouts sorted into training sets (paper, section 3.3). Each set is made row by row, in the rollouts' order.
+
+    D+          reflections whose second turn is correct
+    D±          pairs on one failed attempt: the chosen one led to a correct second turn, the rejected one did not
+    D^pref      pairs that both led to a correct second turn; a judge (`judges`) says which is preferred
+    unfiltered  the control to D+: as many reflections, drawn at random
+
+A row carries its problem and its turn 1 whole, so a set can be read without its rollouts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from .. import store
+from ..rows import Attempt, Problem, Reflection, Rollout
+
+
+class PlusRow(TypedDict):
+    """A row of D+ or of the unfiltered control."""
+
+    id: str
+    problem: Problem
+    turn1: Attempt
+    reflection: Reflection
+
+
+class PairRow(TypedDict):
+    """A row of D± or D^pref. `margin` is how strongly the judge prefers; None in D±."""
+
+    id: str
+    problem: Problem
+    turn1: Attempt
+    chosen: Reflection
+    rejected: Reflection
+    margin: float | None
+
+
+class Pair(NamedTuple):
+    """Two reflections on the same failed attempt: what a judge compares."""
+
+    rollout: Rollout
+    a: Reflection
+    b: Reflection
+
+
+Judge = Callable[[Sequence[Pair]], list[float]]  # one preference per pair: above 0 for a, below 0 for b, 0 for a tie
+
+
+def write_curated(rollouts: Iterable[Rollout], directory: str | Path, judge: Judge, *, seed: int = 0) -> dict[str, int]:
+    """Write d_plus, d_pm, d_pref and unfiltered.jsonl to `directory`; returns how many rows each holds.
+
+    Goes through `rollouts` several times (a list, or `store.Rows`) with one row in memory at a time.
+    """
+
+    def write(name: str, rows: Iterable[Any]) -> int:
+        return store.write_jsonl(Path(directory) / f"{name}.jsonl", rows)
+
+    n = write("d_plus", d_plus(rollouts))
+    return {
+        "d_plus": n,
+        "d_pm": write("d_pm", d_pm(rollouts, seed=seed)),
+        "d_pref": write("d_pref", d_pref(rollouts, judge, seed=seed)),
+        "unfiltered": write("unfiltered", unfiltered(rollouts, n, seed)),
+    }
+
+
+def d_plus(rollouts: Iterable[Rollout]) -> Iterator[PlusRow]:
+    """Reflections whose second turn is correct; the same text on the same attempt counts once."""
+    return (_row(r, reflection=reflection) for r in rollouts for reflection in _distinct(r, correct=True))
+
+
+def d_pm(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 4, seed: int = 0) -> Iterator[PairRow]:
+    """Correct over incorrect, at most `pairs_per_problem` for each failed attempt."""
+    rng = random.Random(f"d_pm/{seed}")
+    for r in rollouts:
+        pairs = list(itertools.product(_distinct(r, correct=True), _distinct(r, correct=False)))
+        rng.shuffle(pairs)
+        yield from (_row(r, chosen=good, rejected=bad, margin=None) for good, bad in pairs[:pairs_per_problem])
+
+
+def d_pref(rollouts: Iterable[Rollout], judge: Judge, *, seed: int = 0, batch: int = 256) -> Iterator[PairRow]:
+    """The pairs of `both_helped`, as the judge prefers, which gets `batch` of them at a time; ties are dropped."""
+    candidates = both_helped(rollouts, seed=seed)
+    while pairs := list(itertools.islice(candidates, batch)):
+        for p, preference in zip(pairs, judge(pairs), strict=True):
+            if preference:
+                chosen, rejected = (p.a, p.b) if preference > 0 else (p.b, p.a)
+                yield _row(p.rollout, chosen=chosen, rejected=rejected, margin=abs(preference))
+
+
+def both_helped(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 2, seed: int = 0) -> Iterator[Pair]:
+    """Pairs of reflections that both led to a correct second turn: what a judge is asked about for D^pref."""
+    rng = random.Random(f"d_pref/{seed}")
+    for r in rollouts:
+        pairs = list(itertools.combinations(_distinct(r, correct=True), 2))
+        rng.shuffle(pairs)
+        yield from (Pair(r, a, b) for a, b in pairs[:pairs_per_problem])
+
+
+def unfiltered(rollouts: Iterable[Rollout], n: int, seed: int = 0) -> Iterator[PlusRow]:
+    """`n` reflections drawn at random, whatever their second turn; fewer if there are fewer.
+
+    Goes through `rollouts` twice: once to count, once to draw (selection sampling; Knuth, TAOCP 2, 3.4.2, algorithm S).
+    """
+    rng, left = random.Random(f"unfiltered/{seed}"), sum(len(_distinct(r)) for r in rollouts)
+    for r in rollouts:
+        for reflection in _distinct(r):
+            if rng.random() * left < n:
+                yield _row(r, reflection=reflection)
+                n -= 1
+            left -= 1
+
+
+def top_gain(rows: Sequence[PlusRow], gains: Sequence[float]) -> list[PlusRow]:
+    """The half of the rows with the larger gain (`gains`: one per row), in their order: gain as a filter.
+
+    Rounds down, but keeps one row if there is any; of equal gains the earlier.
+    """
+    best = sorted(range(len(rows)), key=lambda i: -gains[i])
+    return [rows[i] for i in sorted(best[: _half(rows)])]
+
+
+def random_share(rows: Sequence[PlusRow], seed: int = 0) -> list[PlusRow]:
+    """The control to `top_gain`: as many rows, drawn at random, in their order."""
+    drawn = random.Random(f"random_share/{seed}").sample(range(len(rows)), _half(rows))
+    return [rows[i] for i in sorted(drawn)]
+
+
+def with_rows(sets: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The sets that hold rows; prints a line for each empty one.
+
+    A model that is never right after reflecting leaves nothing to train on. That is a finding, not a failure: the run
+    goes on without that setting.
+    """
+    for name, rows in sets.items():
+        if not rows:
+            print(f"{name}: nothing to train on, so it is left out (try more questions, a higher k or another model)")
+    return {name: rows for name, rows in sets.items() if rows}
+
+
+def _half(rows: Sequence[PlusRow]) -> int:
+    return max(len(rows) // 2, min(len(rows), 1))
+
+
+def _distinct(rollout: Rollout, correct: bool | None = None) -> list[Reflection]:
+    """Reflections with different, non-empty texts; only those whose second turn is (in)correct, if asked."""
+    found: dict[str, Reflection] = {}
+    for reflection in rollout["reflections"]:
+        if reflection["text"] and correct in (None, reflection["turn2"]["correct"]):
+            found.setdefault(reflection["text"], reflection)
+    return list(found.values())
+
+
+def _row(rollout: Rollout, **columns: Any) -> Any:
+    return {"id": rollout["id"], "problem": rollout["problem"], "turn1": rollout["turn1"], **columns}

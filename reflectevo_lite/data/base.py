@@ -1,0 +1,115 @@
+"""What a source is, and the small tools that its page is written with."""
+
+import hashlib
+import random
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+INVENTED = "invented rows in the original format and as hub rows"
+REAL = f"{INVENTED}; real rows, which stay out of the repository"
+
+
+def normalise(text: str) -> str:
+    """Text for comparison: form, letter case and white space do not count; signs do (x+1 is not x-1)."""
+    return " ".join(unicodedata.normalize("NFKC", text).split()).casefold()
+
+
+def question_key(problem: Row) -> str:
+    """Question, context and options (in whatever order), normalised."""
+    options = sorted(normalise(option) for option in problem.get("choices", []))
+    return "\n".join([normalise(problem.get("context", "")), normalise(problem["question"]), *options])
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of questions, as its page in `sources/` describes it.
+
+    A split is a published part. If a set was published whole, or its copies are divided differently, give `assign`:
+    then all parts at hand are pooled, and `assign` names the split of each problem.
+    """
+
+    name: str  # what `load` calls it: "gsm8k", or "bbh:snarks" for one of a family
+    url: str  # home of the set
+    licence: str
+    grader: str
+    published: str  # how many rows, in words; those of the whole family
+    to_problem: Callable[[Row], Row | None]  # published row → `fields`; None if it has no usable answer
+    # Published parts, named as on the hub → original files or globs below <data_dir>/<folder>; the first found counts.
+    parts: Mapping[str, Sequence[str]]
+    raw: str = ""  # address below which the first file of each part can be downloaded
+    get: str = ""  # where a person finds the original files if there is no plain download
+    hub: str = ""  # hub id that loads with datasets ≥ 4
+    configs: Sequence[str] = ()  # hub configurations, read one after another
+    hub_parts: Sequence[str] = ()  # with `assign`: the hub splits that make up the whole
+    read: Callable[[Path], list[Row]] | None = None  # original file → rows; None: by its ending
+    unfold: Callable[[Row], Iterable[Row]] = lambda row: [row]  # a published row that holds several questions → those
+    splits: Mapping[str, str] = field(default_factory=dict)  # split → part, if they are not called the same
+    assign: Callable[[Row], str] | None = None
+    rule: str = "as published"  # how train and test are made, in words
+    key: Callable[[Row], str] = question_key  # two problems with one key are the same question
+    pattern: str = ""  # name of the family in tables, "bbh:<task>"
+    tested: str = INVENTED
+
+    @property
+    def folder(self) -> str:
+        """A local copy lies in <data_dir>/<folder>."""
+        return self.name.partition(":")[0]
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that can be asked for."""
+        return tuple(self.splits or (("train", "test") if self.assign else self.parts))
+
+    def file_url(self, part: str) -> str:
+        """Where the original file of a part can be downloaded; "" if nowhere."""
+        return f"{self.raw}/{self.parts[part][0]}" if self.raw and self.parts[part] else ""
+
+
+def fields(
+    question: str,
+    answer: str | list[str],
+    grader: str,
+    *,
+    native: object = None,
+    choices: Sequence[str] = (),
+    context: str = "",
+    meta: Row | None = None,
+    **code: Any,
+) -> Row:
+    """A Problem without what `load` adds (`id`, `task`, and the origin in `meta`); empty fields are left out.
+
+    `native` is the set's own id of the row, None if it has none. `code` takes tests, shown_tests and setup.
+    """
+    more = {"choices": list(choices), "context": context.strip(), **code}
+    row = {"question": question.strip(), "answer": answer, "grader": grader} | {k: v for k, v in more.items() if v}
+    return row | {"native": native, "meta": meta or {}}
+
+
+def letter(index: int) -> str:
+    """0 → "A"."""
+    return chr(65 + index)
+
+
+def shuffled_choices(right: str, wrong: Sequence[str], seed: str) -> tuple[list[str], str]:
+    """Options in an order fixed by `seed` alone, and the letter of the right one."""
+    options = sorted([right, *wrong])
+    random.Random(seed).shuffle(options)
+    return options, letter(options.index(right))
+
+
+def hash_split(test_share: float, of: Callable[[Row], str] = question_key) -> Callable[[Row], str]:
+    """A split rule: a problem is "test" or "train" by the hash of its text, whatever else the set holds.
+
+    Sets with several questions on a passage pass the passage as `of`, so that it stays on one side.
+    """
+
+    def assign(problem: Row) -> str:
+        digest = hashlib.sha256(normalise(of(problem)).encode()).digest()
+        return "test" if int.from_bytes(digest[:4], "big") < test_share * 2**32 else "train"
+
+    return assign

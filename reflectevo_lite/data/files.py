@@ -1,0 +1,192 @@
+"""Rows of a source from a local copy, else from the hub, else from the original files by https.
+
+A local copy of a set lies in `<data_dir>/<folder>` in one of three forms:
+
+    original files     under the names that the set's page gives (Train.txt, MATH/train/*/*.json …)
+    a saved dataset    what `datasets.Dataset(Dict).save_to_disk` writes
+    hub rows           <part>.jsonl, .json, .parquet or .csv, or the hub's own <part>-00000-of-00001.parquet
+
+For the last two a variant or hub configuration is a subfolder: bbh/snarks/test.jsonl, mbpp/sanitized/train.parquet.
+"""
+
+import ast
+import contextlib
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from .. import store
+from .base import Row, Source
+
+Indexed = list[tuple[int | str, Row]]  # rows with their index in the set
+
+
+class SourceMissing(FileNotFoundError):
+    """There is no copy of a source at hand; the message says which file to put where."""
+
+
+def rows_of(source: Source, part: str = "", data_dir: str | Path | None = None) -> Indexed:
+    """(index, published row) of one part, or of all parts pooled for "": local copy, hub or original files.
+
+    Raises SourceMissing (one line) if nothing can be had, ValueError for a file that cannot be read.
+    """
+    parts = [part] if part else list(source.parts)  # the first of a pooled set is the whole
+    for root in filter(None, (data_dir, cache_dir())):
+        found = {name: local_rows(source, name, Path(root)) for name in parts}
+        if any(rows is not None for rows in found.values()):
+            return _joined(found)
+    reasons = []
+    for get, names in ((hub_rows, [part] if part else source.hub_parts), (fetched_rows, parts[:1])):
+        try:
+            found = {name: get(source, name) for name in names}
+        except Exception as error:  # datasets, its file systems and httpx raise dozens of kinds when offline
+            reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:120])
+            continue
+        if any(rows is not None for rows in found.values()):
+            return _joined(found)
+    raise SourceMissing(_missing(source, parts[0], data_dir, (reasons or ["no public copy is known"])[0]))
+
+
+def _joined(groups: dict[str, Indexed | None]) -> Indexed:
+    """Rows of several groups under one another; if there are two or more, the index begins with the group's name."""
+    there = {name: rows for name, rows in groups.items() if rows is not None}
+    return [(f"{name}-{i}" if len(there) > 1 else i, row) for name, rows in there.items() for i, row in rows]
+
+
+def _missing(source: Source, part: str, data_dir: str | Path | None, reason: str) -> str:
+    plain = [file for file in source.parts[part] if "*" not in file]
+    place = Path(data_dir or "<data_dir>") / source.folder / (plain or [f"{part}.jsonl"])[0]
+    hub = f"https://huggingface.co/datasets/{source.hub}" if source.hub else source.url
+    nowhere = f"{source.name}: no local copy of its {part} part, and none could be fetched ({reason})"
+    return f"{nowhere}; get it from {source.file_url(part) or source.get or hub} and save it as {place}"
+
+
+def local_rows(source: Source, part: str, root: Path) -> Indexed | None:
+    """Rows of a local copy below `root`; None if there is none. ValueError for an unreadable file."""
+    home, variant = root / source.folder, source.name.partition(":")[2]
+    if (rows := _matching(home, source.parts[part], source.read or read_rows)) is not None:
+        return list(enumerate(rows))
+    places = [home / variant] if variant else [home, home / "data"]
+    for place in [*places, *(home / config for config in source.configs if len(source.configs) == 1)]:
+        rows = _exported(place, part)
+        if rows is None and source.assign and part == next(iter(source.parts)):
+            rows = _saved(place)
+        if rows is not None:
+            return list(enumerate(rows))
+    by_config = {config: _exported(home / config, part) for config in source.configs}
+    if not by_config or any(rows is None for rows in by_config.values()):
+        return None
+    return _joined({config: list(enumerate(rows)) for config, rows in by_config.items()})
+
+
+def _exported(place: Path, part: str) -> list[Row] | None:
+    """Hub rows of a part in a folder: a saved dataset or exported files."""
+    endings = (".jsonl", ".json", ".parquet", ".csv", "-*.parquet")
+    rows = _saved(place / part)
+    return _matching(place, [part + ending for ending in endings], read_rows) if rows is None else rows
+
+
+def _saved(place: Path) -> list[Row] | None:
+    if not (place / "state.json").exists():
+        return None
+    from datasets import load_from_disk
+
+    return list(load_from_disk(str(place)))
+
+
+def _matching(place: Path, patterns: Iterable[str], read: Callable[[Path], list[Row]]) -> list[Row] | None:
+    """Rows of all files that match the first pattern with a match; an unreadable one is named in one line."""
+    paths = next(filter(None, (sorted(place.glob(pattern), key=_natural) for pattern in patterns)), None)
+    rows = []
+    for path in paths or ():
+        try:
+            rows += read(path)
+        except Exception as error:
+            why = str(error).split("\n")[0]
+            named = str(path.parent) in why  # the file itself, or one that belongs beside it
+            raise ValueError(why if named else f"{path}: cannot be read ({type(error).__name__}: {why})") from error
+    return rows if paths else None
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a JSON, JSON Lines, parquet or CSV file."""
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return parquet.read_table(path).to_pylist()
+    if path.suffix == ".csv":
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            return [{name: _cell(value) for name, value in row.items()} for row in csv.DictReader(handle)]
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix != ".jsonl":
+        with contextlib.suppress(json.JSONDecodeError):  # many a .json file holds one row a line
+            value = json.loads(text)
+            return value if isinstance(value, list) else value.get("data") or value.get("examples") or [value]
+    return [row for _, row in json_lines(path, text)]
+
+
+def json_lines(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+    """(line number, row) of each line that isn't blank. ValueError, in one line, for one that is not JSON."""
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at U+2028 inside a string
+        try:
+            if line.strip():
+                yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not a JSON row ({error.msg})") from error
+
+
+def _cell(value: str) -> object:
+    """A CSV cell; lists and dicts come back from the JSON or Python text that exports write them as."""
+    for parse in (json.loads, ast.literal_eval) if value and value[0] in "[{" else ():
+        with contextlib.suppress(ValueError, SyntaxError):
+            return parse(value)
+    return value
+
+
+def _natural(path: Path) -> list[int | str]:
+    """Sort key that puts 2.json before 10.json."""
+    return [int(bit) if bit.isdecimal() else bit for bit in re.split(r"(\d+)", str(path))]
+
+
+def hub_rows(source: Source, part: str) -> Indexed | None:
+    """Rows of a hub split through `datasets`; None for a set without a hub copy that loads."""
+    if not source.hub:
+        return None
+    import httpx
+    from datasets import config, load_dataset
+    from huggingface_hub import constants
+
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    try:
+        httpx.head(constants.ENDPOINT, timeout=10)
+    except httpx.TransportError:  # it would be asked for each file for half a minute; offline, the cache serves at once
+        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        by_config = {name: load_dataset(source.hub, name or None, split=part) for name in source.configs or ("",)}
+        return _joined({name: list(enumerate(rows)) for name, rows in by_config.items()})
+    finally:
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def fetched_rows(source: Source, part: str) -> Indexed | None:
+    """Rows of the original file, downloaded once into `cache_dir()`; None for a part without a plain file."""
+    url = source.file_url(part)
+    if not url:
+        return None
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise ConnectionError("offline mode is switched on")
+    import httpx
+
+    answer = httpx.get(url, timeout=30, follow_redirects=True).raise_for_status()  # 30 s of silence
+    store.write_text(cache_dir() / source.folder / source.parts[part][0], answer.content.decode("utf-8"))
+    return local_rows(source, part, cache_dir())
+
+
+def cache_dir() -> Path:
+    """Where downloaded originals are kept: $REFLECTEVO_CACHE, else reflectevo_lite in the user's cache."""
+    users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("REFLECTEVO_CACHE") or Path(users, "reflectevo_lite"))

@@ -1,0 +1,228 @@
+"""Questions with verifiable answers, from every source, as Problem rows (`rows.Problem`).
+
+    load("logiqa", "test", n=500, seed=0)                  a published set: local copy, hub or origin
+    load("mbpp:sanitized", "train", data_dir="mirror")     a version of a set, from a local mirror
+    load("bbh:snarks") · load("bigbench:causal_judgment")  a task of a collection
+    load("synthetic:arithmetic", "train", n=100)           the embedded tasks; no network, no files
+    load("jsonl:mine.jsonl", "test")                       your own rows
+
+No question of a source is in two of its splits: a train question that the test split holds too is dropped (comparing
+question, context and options, normalised). Rows of a published split are otherwise kept as they are.
+"""
+
+import difflib
+import itertools
+import random
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import embedded, store
+from ..rows import Problem
+from . import own
+from .base import Row, Source, question_key
+from .files import SourceMissing, rows_of
+from .sources import SOURCES, bigbench, mbpp
+
+EMBEDDED = ("synthetic", *(f"synthetic:{family}" for family in embedded.FAMILIES))
+PRECEDENCE = ("test", "validation", "train")  # an earlier split keeps a question that two of them hold
+
+
+def load(source: str, split: str = "test", **how: Any) -> list[Problem]:
+    """Problems of one split of a source; see `load_many` for n, seed, data_dir, shown_tests and errors."""
+    return load_many([source], split, **how)
+
+
+def load_many(
+    sources: Sequence[str],
+    split: str = "test",
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    shown_tests: int = mbpp.SHOWN_TESTS,
+) -> list[Problem]:
+    """Problems of several sources in turn, so that the head of the list holds every source; ids are unique.
+
+    `n` rows of each are drawn without replacement by `seed`, and the draw for a smaller n is the head of that for a
+    larger one; None gives all, in published order (synthetic needs a number). If a split has fewer than n rows, all are
+    returned with a warning. Ids are `<source>-<split>-<id or index of the set>`. `data_dir` holds local copies, which
+    are preferred (their forms: `files.py`); a relative path is meant from the project's root, as is jsonl's.
+    `shown_tests` is how many asserts an MBPP prompt shows (`sources/mbpp.py`).
+
+    Train questions that any of these sources holds in its test split are dropped, not only those of their own source
+    (BBH tasks are BIG-bench tasks, for one). For train and test of different lists see `drop_shared`.
+
+    Raises ValueError (one line) for an unknown source or split, bad n, or a file that cannot be read; SourceMissing, a
+    FileNotFoundError, if there is no copy: the line says which file to put where.
+    """
+    _check(sources, n, shown_tests)
+    data_dir = store.resolve_dir(data_dir) if data_dir else None
+    mixed = len(sources) > 1 and split != "test"
+    published = [name for name in sources if mixed and _kind(name) == "published"]
+    held = {question_key(row) for name in published for row in _pool(name, "test", data_dir)}
+    drawn = {name: _drawn(name, split, n, seed, data_dir, held) for name in sources}
+    if short := [f"{name} has {len(rows)}" for name, rows in drawn.items() if len(rows) < (n or 0)]:
+        warnings.warn(f"{', '.join(short)} {split} questions, fewer than the {n} asked for", stacklevel=2)
+    for name in {"mbpp", "mbpp:sanitized"} & set(drawn):
+        drawn[name] = [mbpp.with_shown_tests(row, shown_tests) for row in drawn[name]]
+    in_turn = [row for turn in itertools.zip_longest(*drawn.values()) for row in turn if row is not None]
+    copies: dict[str, int] = {}
+    for row in in_turn:  # "~2", "~3" … after an id that was there before
+        copies[row["id"]] = count = copies.get(row["id"], 0) + 1
+        row["id"] += f"~{count}" if count > 1 else ""
+    return in_turn
+
+
+def drop_shared(train: Sequence[Problem], test: Sequence[Problem]) -> list[Problem]:
+    """`train` without the questions that `test` holds: for train and test from different sources."""
+    held = {question_key(problem) for problem in test}
+    return [problem for problem in train if question_key(problem) not in held]
+
+
+def sources_markdown() -> str:
+    """What there is to `load`, a row per source or family, as the Markdown table that the README and notebook 01 show."""
+    rows = [
+        (
+            name,
+            s.url.split("/tree/")[0] if s.pattern else s.url,
+            s.hub,
+            s.licence,
+            s.published,
+            s.rule,
+            s.grader,
+            s.tested,
+        )
+        for name, s in {source.pattern or source.name: source for source in SOURCES.values()}.items()
+    ]
+    by_hash = "by the question's hash"
+    own_rule = f"{{split}} in the path, else meta.split, else {by_hash}"
+    rows += [
+        ("synthetic[:<family>]", "this package", "", "Apache-2.0", "unlimited", by_hash, "exact, choice", "as it is"),
+        ("jsonl:PATH", "your file", "", "yours", "yours", own_rule, "any", "invented rows, good and bad"),
+    ]
+    lines = [
+        "| source | from | licence | rows as published | train and test | grader | tested with |",
+        "|---" * 7 + "|",
+    ]
+    for name, origin, hub, *cells in rows:
+        place = f"[origin]({origin})" if origin.startswith("https://") else origin
+        place = (f"hub [{hub}](https://huggingface.co/datasets/{hub}), " if hub else "") + place
+        lines.append(f"| `{name}` | {place} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _check(sources: Sequence[str], n: int | None, shown_tests: int) -> None:
+    if isinstance(sources, str) or not sources:
+        raise ValueError("sources is a list of one or more names")
+    for name in sources:
+        if list(sources).count(name) > 1:
+            raise ValueError(f"the source {name!r} is named twice")
+        if _kind(name) == "published":
+            _resolve(name)
+    if n is not None and (type(n) is not int or n < 1):
+        raise ValueError(f"n is a number of rows from 1, or None for all; got {n!r}")
+    if type(shown_tests) is not int or shown_tests < 0:
+        raise ValueError(f"shown_tests is a number from 0; got {shown_tests!r}")
+
+
+def _kind(name: str) -> str:
+    kind = name.partition(":")[0]
+    return kind if kind in ("synthetic", "jsonl") else "published"
+
+
+def _resolve(name: str) -> Source:
+    family, _, task = name.partition(":")
+    if name not in SOURCES and family == "bigbench" and re.fullmatch(r"\w+", task):
+        return bigbench.source(task)
+    if name not in SOURCES:
+        near = difflib.get_close_matches(name, [*SOURCES, *EMBEDDED, "jsonl:PATH"], 1, cutoff=0.0)[0]
+        raise ValueError(f"unknown source {name!r}; did you mean {near!r}?")
+    return SOURCES[name]
+
+
+def _check_split(name: str, split: str, known: Sequence[str]) -> None:
+    if split not in known:
+        raise ValueError(f"{name} has no split {split!r}; there are {', '.join(known)}")
+
+
+def _drawn(name: str, split: str, n: int | None, seed: int, data_dir: Path | None, held: set[str]) -> list[Row]:
+    """`n` rows of a source, none of them with a key in `held`."""
+    if _kind(name) == "synthetic":
+        return _synthetic(name, split, n, seed)
+    rows = _pool(name, split, data_dir) if _kind(name) == "published" else _own(name.partition(":")[2], split)
+    rows = [row for row in rows if not held or question_key(row) not in held]
+    if not rows:
+        raise ValueError(f"{name} has no {split} questions")
+    if n is not None:
+        rows.sort(key=question_key)  # the same draw from a copy that lists its rows in another order
+        random.Random(f"{name}/{split}/{seed}").shuffle(rows)
+    return rows[:n]
+
+
+def _synthetic(name: str, split: str, n: int | None, seed: int) -> list[Row]:
+    _check_split(name, split, ("train", "test"))
+    if n is None:
+        raise ValueError(f"{name} has no end; say how many problems with n")
+    chosen = tuple(name.partition(":")[2].split(",")) if ":" in name else tuple(embedded.FAMILIES)
+    if unknown := [family for family in chosen if family not in embedded.FAMILIES]:
+        _resolve(f"synthetic:{unknown[0]}")  # raises, and names the nearest
+    return [row | {"meta": row["meta"] | {"split": split}} for row in embedded.problems(n, split, seed, chosen)]
+
+
+def _own(path: str, split: str) -> list[Row]:
+    if "{split}" not in path:
+        _check_split(f"jsonl:{path}", split, own.NAMES)
+    file = str(store.resolve_dir(path))
+    rows = own.pool(file, split)
+    has_test = "{split}" not in file or Path(file.replace("{split}", "test")).is_file()
+    if split in ("train", "validation") and has_test:
+        rows = drop_shared(rows, own.pool(file, "test"))
+    return [row | {"meta": {"source": f"jsonl:{path}", "split": split, **row["meta"]}} for row in rows]
+
+
+def _pool(name: str, split: str, data_dir: Path | None) -> list[Row]:
+    """All problems of a split, in published order, without questions of the splits that precede it."""
+    source = _resolve(name)
+    _check_split(name, split, source.split_names)
+    before = itertools.takewhile(lambda other: other != split, PRECEDENCE)
+    wanted = [*(other for other in before if other in source.split_names), split]
+    if source.assign:
+        pooled = _problems(source, rows_of(source, data_dir=data_dir))
+        by_split = {one: [problem for problem in pooled if source.assign(problem) == one] for one in wanted}
+    else:
+        part = {one: source.splits.get(one, one) for one in wanted}
+        by_split = {one: _problems(source, rows_of(source, part[one], data_dir)) for one in wanted}
+    for needed in ("test", split):  # without the test questions, train could not be kept free of them
+        if not by_split[needed]:
+            lacks = f"the copy at hand holds no {needed} questions"
+            raise SourceMissing(f"{name}: {lacks}; the whole set is at {source.url}")
+    held = {source.key(problem) for other in wanted[:-1] for problem in by_split[other]}
+    problems = [problem for problem in by_split[split] if source.key(problem) not in held]
+    origin = {"source": source.name, "url": source.url, "licence": source.licence, "split": split}
+    head = [{"id": f"{name}-{split}-{problem.pop('native')}", "task": name} for problem in problems]
+    return [{**one, **problem, "meta": origin | problem["meta"]} for one, problem in zip(head, problems, strict=True)]
+
+
+def _problems(source: Source, rows: Iterable[tuple[int | str, Row]]) -> list[Row]:
+    """Published rows as problems without an id yet; rows without a usable answer are counted and left out."""
+    problems, seen, dropped = [], set(), 0
+    for index, row in rows:
+        try:
+            mapped = [source.to_problem(one) for one in source.unfold(row)]
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{source.name}, row {index}: not of the form of this set ({why})") from error
+        dropped += mapped.count(None)
+        for problem in filter(None, mapped):
+            same = (question_key(problem), str(problem["answer"]))
+            # pooled copies may hold one question twice; a published split is kept as it is
+            if source.assign is None or same not in seen:
+                problems.append(problem | {"native": index if problem["native"] is None else problem["native"]})
+            seen.add(same)
+    if dropped:
+        left_out = f"{dropped} of {dropped + len(problems)} rows left out, without a usable answer"
+        warnings.warn(f"{source.name}: {left_out}", stacklevel=2)
+    return problems

@@ -1,0 +1,126 @@
+"""Every figure of a run from its eval rows, as metrics.json holds them; `tests/recompute.py` recomputes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import store
+from ..rows import EvalRow
+from .settings import BASELINE, UNFILTERED_CONTROL, Evaluation, setting
+from .stats import bootstrap_ci, holm, mcnemar, smallest_detectable, wilson
+
+
+def metrics(
+    directory: str | Path, *, seed: int = 0, extra: Sequence[tuple[Evaluation, Evaluation]] = ()
+) -> dict[str, list[dict[str, Any]]]:
+    """All figures of a directory of eval files, in the form of metrics.json (README, "What the numbers mean").
+
+    `rows`: one per file and task (and "all"); fractions in 0..1. `comparisons`: paired differences of Acc@t2 on the same
+    questions (`compared` says which; `extra` names further pairs), with Holm's correction over all of them.
+    """
+    files = {Evaluation.parse(p.name): store.read_jsonl(p) for p in sorted(Path(directory).glob("*.*.jsonl"))}
+    rows = [
+        describe(name, task, [r for r in found if task in ("all", r["task"])], seed)
+        for name, found in files.items()
+        for task in ["all", *sorted({r["task"] for r in found})]
+    ]
+    pairs = compared(files)
+    pairs += [(a, b) for a, b in extra if {a, b} <= set(files) and not {(a, b), (b, a)} & set(pairs)]
+    comparisons = [compare(a.stem, files[a], b.stem, files[b], seed) for a, b in pairs]
+    return {"rows": rows, "comparisons": correct_for_many(comparisons)}
+
+
+def compared(names: Iterable[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
+    """Which evaluations are compared, each pair once, within a mode.
+
+    Every one against the prompted baseline; every setting against the baseline's controls and its own, against the
+    control that was trained on unfiltered reflections, and every round against the one before it.
+    """
+    names, pairs = list(names), dict[tuple[Evaluation, Evaluation], None]()
+    for a in names:
+        for b in names:
+            if a == b or a.mode != b.mode or (b, a) in pairs:
+                continue
+            if b.control is None:
+                others = (UNFILTERED_CONTROL, setting(a.setting).before)
+                trained = a.control is None and a.setting != BASELINE
+                wanted = b.setting == BASELINE or (trained and b.setting in others)
+            else:
+                wanted = a.control is None and b.setting in (a.setting, BASELINE)
+            if wanted:
+                pairs[a, b] = None
+    return list(pairs)
+
+
+def correct_for_many(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons with Holm's p over all of them and what follows: `significant` at a family-wise 5 %."""
+    adjusted = holm([c["p_mcnemar"] for c in comparisons])
+    return [c | {"p_holm": p, "significant": p < 0.05} for c, p in zip(comparisons, adjusted, strict=True)]
+
+
+def describe(name: Evaluation, task: str, rows: Sequence[EvalRow], seed: int) -> dict[str, Any]:
+    """One row of metrics.json from the rows of one evaluation (of one task, or "all")."""
+    first = np.array([r["turn1_correct"] for r in rows], bool)
+    second = np.array([r["turn2_correct"] for r in rows], bool)
+    flips = {"cc": first & second, "ci": first & ~second, "ic": ~first & second, "ii": ~first & ~second}
+    return {
+        **name._asdict(),
+        "task": task,
+        "n": len(rows),
+        "acc_t1": _mean(first),
+        "acc_t1_ci": wilson(first.sum(), len(rows)),
+        "acc_t2": _mean(second),
+        "acc_t2_ci": wilson(second.sum(), len(rows)),
+        "delta": _mean(second) - _mean(first),
+        "delta_ci": bootstrap_ci(second.astype(int) - first.astype(int), seed),
+        "flips": {k: int(v.sum()) for k, v in flips.items()},
+        "tokens": int(sum(r["tokens"] for r in rows)),
+        "turns": by_turn(rows),
+    }
+
+
+def by_turn(rows: Sequence[EvalRow]) -> list[dict[str, Any]]:
+    """Acc@t of each turn that was run, with its Wilson interval and the tokens that the turn spent on all questions.
+
+    Turn 1 is shared by all settings and counts 0 tokens.
+    """
+    if not rows:
+        return []
+    correct = [r.get("correct") or [r["turn1_correct"], r["turn2_correct"]] for r in rows]
+    tokens = [r.get("turn_tokens", [r["tokens"]]) for r in rows]
+    found = []
+    for t in range(len(correct[0])):
+        right, spent = sum(c[t] for c in correct), sum(spent[t - 1] for spent in tokens if t and len(spent) >= t)
+        found.append({"turn": t + 1, "acc": right / len(rows), "ci": wilson(right, len(rows)), "tokens": spent})
+    return found
+
+
+def compare(name_a: str, a: Sequence[EvalRow], name_b: str, b: Sequence[EvalRow], seed: int = 0) -> dict[str, Any]:
+    """Paired difference of Acc@t2 on the questions that two files share: a − b.
+
+    `wins`: questions that only a gets right, `losses`: that only b does. `mde` is the smallest difference that this many
+    questions, with this many discordant pairs, would show (80 % power).
+    """
+    second = {r["id"]: r["turn2_correct"] for r in b}
+    pairs = [(r["turn2_correct"], second[r["id"]]) for r in a if r["id"] in second]
+    x, y = np.array(pairs, bool).reshape(-1, 2).T
+    wins, losses = int((x & ~y).sum()), int((~x & y).sum())
+    return {
+        "a": name_a,
+        "b": name_b,
+        "diff": _mean(x) - _mean(y),
+        "ci": bootstrap_ci(x.astype(int) - y.astype(int), seed),
+        "p_mcnemar": mcnemar(wins, losses),
+        "mde": smallest_detectable((wins + losses) / max(1, len(pairs)), len(pairs)),
+        "n": len(pairs),
+        "wins": wins,
+        "losses": losses,
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0

@@ -1,0 +1,54 @@
+"""What every engine is: conversations in, completions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..rows import Message
+
+Adapter = str | Path | None
+
+
+class Completion(NamedTuple):
+    """One generated turn: its text, the tokens it took (end of turn included), and whether the length limit cut it."""
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+class Sampling(NamedTuple):
+    """How completions are drawn; temperature 0 is greedy."""
+
+    temperature: float
+    max_new_tokens: int
+    seed: int
+
+
+class Engine:
+    """Anything that answers conversations; whatever has these three names will do."""
+
+    name: str
+    backend: str  # how, in words
+
+    def generate(
+        self,
+        conversations: Sequence[list[Message]],
+        *,
+        n: int = 1,
+        temperature: float = 0.0,
+        max_new_tokens: int = 512,
+        seed: int = 0,
+        adapter: Adapter = None,
+    ) -> list[list[Completion]]:
+        """`n` completions for each conversation, in order. Raises ValueError for several at temperature 0, which is greedy."""
+        if n > 1 and temperature <= 0:
+            raise ValueError(f"n={n} greedy completions would be {n} copies: set temperature above 0, or n to 1")
+        asked = [c for c in conversations for _ in range(n)]
+        found = self._complete(asked, Sampling(temperature, max_new_tokens, seed), adapter) if asked else []
+        return [found[i : i + n] for i in range(0, len(found), n)]
+
+    def _complete(self, conversations: list[list[Message]], how: Sampling, adapter: Adapter) -> list[Completion]:
+        raise NotImplementedError

@@ -1,0 +1,111 @@
+"""The graders: each finds the answer in a completion, then compares it with `problem["answer"]`.
+
+Limits: prose is read by patterns, not understood, so an answer that is only implied counts as none. `math` is as strict
+as `math_worker.py` says. `text` is SQuAD's exact match, which knows no synonyms. No grader raises on what a model wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from ..rows import Problem
+from .choice import extract_choice
+from .math_pool import same_math
+from .replies import MAX_CHARS, extract_code, extract_math, extract_text
+
+
+class Grade(NamedTuple):
+    """The verdict, and the answer as the grader read it (None if it read none)."""
+
+    correct: bool
+    answer: str | None
+
+
+def grade(problem: Problem, completion: str) -> Grade:
+    """Grades one completion by `problem["grader"]`: choice, math, text, code or exact.
+
+    Raises ValueError for an unknown grader, but never for a completion: anything (nothing, megabytes, null bytes) is
+    graded.
+    """
+    name = problem["grader"]
+    if name not in _EXTRACT:
+        raise ValueError(f"unknown grader {name!r} in problem {problem.get('id')!r}; there are: {', '.join(_EXTRACT)}")
+    answer = _EXTRACT[name](problem, completion.replace("\0", "") if isinstance(completion, str) else "")
+    return Grade(answer is not None and _IS_RIGHT[name](problem, answer), answer)
+
+
+def grade_many(
+    problems: Sequence[Problem], completions: Sequence[str], *, workers: int | None = None, progress: bool = True
+) -> list[Grade]:
+    """Grades pairs in order. Math and code run in `workers` threads (default: one per core) with a progress bar, each
+    waiting for a process of its own; the other graders take microseconds and run here.
+
+    Raises ValueError if the lengths differ or a grader is unknown.
+    """
+    if len(problems) != len(completions):
+        raise ValueError(f"{len(problems)} problems but {len(completions)} completions")
+    slow = [i for i, problem in enumerate(problems) if problem["grader"] in ("math", "code")]
+    grades = {i: grade(problems[i], completions[i]) for i in set(range(len(problems))).difference(slow)}
+    if slow:
+        from tqdm.auto import tqdm
+
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            done = pool.map(lambda i: grade(problems[i], completions[i]), slow)
+            grades |= zip(slow, tqdm(done, total=len(slow), desc="grading", disable=not progress), strict=True)
+    return [grades[i] for i in range(len(problems))]
+
+
+def _extract_exact(text: str) -> str | None:
+    """The rest of the line after the last `Answer:`; the embedded tasks teach this format, so no other is read."""
+    _, found, rest = text[-MAX_CHARS:].rpartition("Answer:")
+    return (" ".join(rest.split("\n")[0].split()) if found else "") or None
+
+
+def _passes(problem: Problem, code: str) -> bool:
+    from ..sandbox import run_tests
+
+    return run_tests(code, problem.get("tests") or [], setup=problem.get("setup") or "").passed
+
+
+_EXTRACT: dict[str, Callable[[Problem, str], str | None]] = {
+    "choice": lambda problem, reply: extract_choice(reply, problem.get("choices") or []),
+    "math": lambda problem, reply: extract_math(reply),
+    "text": lambda problem, reply: extract_text(reply),
+    "code": lambda problem, reply: extract_code(reply),
+    "exact": lambda problem, reply: _extract_exact(reply),
+}
+_IS_RIGHT: dict[str, Callable[[Problem, str], bool]] = {
+    "choice": lambda problem, letter: letter == str(problem["answer"]).strip().upper(),
+    "math": lambda problem, answer: same_math(str(problem["answer"]), answer),
+    "text": lambda problem, answer: text_scores(problem["answer"], answer)[0] == 1.0,
+    "code": _passes,
+    "exact": lambda problem, answer: answer.casefold() == " ".join(str(problem["answer"]).split()).casefold(),
+}
+
+
+def text_scores(golds: str | Sequence[str], prediction: str) -> tuple[float, float]:
+    """(exact match, F1) over words, each the best over `golds`, in [0, 1]; (0, 0) if there are no golds.
+
+    Normalisation and formula are SQuAD's (https://rajpurkar.github.io/SQuAD-explorer/): lower case, no ASCII
+    punctuation, no articles.
+    """
+    words = _squad_words(prediction)
+    pairs = [(_squad_words(gold), words) for gold in ([golds] if isinstance(golds, str) else golds)]
+    return max((float(a == b) for a, b in pairs), default=0.0), max((_f1(a, b) for a, b in pairs), default=0.0)
+
+
+def _squad_words(text: str) -> list[str]:
+    text = text[-MAX_CHARS:].lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+
+def _f1(gold: list[str], words: list[str]) -> float:
+    if not gold or not words:
+        return float(gold == words)
+    return 2 * sum((Counter(gold) & Counter(words)).values()) / (len(gold) + len(words))

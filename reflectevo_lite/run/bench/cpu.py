@@ -1,0 +1,136 @@
+"""The CPU's table: generation by the embedded model and its memory, grading, the sandbox."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ... import embedded, generate, grading, prompts, sandbox, store
+from ...generate import TransformersEngine
+from ...rows import Message, Problem
+from .table import COMPARISON, Rate, cells, comparison, paired, write
+
+
+def measure(out: str | Path, *, rounds: int, size: int) -> str:
+    """Measure, write bench.json and bench.md to `out`, and return the table."""
+    load = os.getloadavg()[0]
+    rows = [*generation(rounds, size), memory(), *checking(rounds)]
+    note = f"Medians of {rounds} rounds; load before the start {load:.1f}."
+    return write(Path(out) / "bench", COMPARISON, cells(rows), note, {"load_before": load, "rows": rows})
+
+
+def generation(rounds: int, size: int, alone: int = 48) -> list[dict[str, Any]]:
+    """Rollouts against one prompt at a time (`alone` problems a round); their parts against transformers' `generate`."""
+    loaded = generate.load(generate.TINY, device="cpu")
+    ours, plain = TransformersEngine(loaded), TransformersEngine(loaded, batching="generate")
+    one = TransformersEngine(loaded, batching="generate", batch_tokens=1)
+    problems, pool = embedded.problems(size, "train", seed=0), prompts.POOL
+    answers = [prompts.answer_prompt(p) for p in problems]
+    first = ours.generate(answers[: size // 4], max_new_tokens=96)
+    reflections = [
+        prompts.reflection_prompt(problem, found[0].text, pool[(4 * i + j) % len(pool)])
+        for i, (problem, found) in enumerate(zip(problems, first, strict=False))
+        for j in range(4)
+    ]
+    name = "rollouts (answer, 2 reflections, 2 second answers; greedy)"
+    pairs = paired(rollout_rate(ours, problems, size), rollout_rate(one, problems, min(alone, size // 4)), rounds)
+    rows = [comparison(name, "problems/s", "one prompt at a time", pairs)]
+    for name, asked, options in (
+        ("answers", answers, {}),
+        ("4 reflections each", reflections, {}),
+        ("8 samples each", answers[: size // 8], {"n": 8, "temperature": 1.0}),
+    ):
+        pairs = paired(*(token_rate(engine, asked, 96, **options) for engine in (ours, plain)), rounds)
+        rows.append(comparison(f"generation: {name}", "tokens/s", "generate, same batches", pairs))
+    return rows
+
+
+def rollout_rate(engine: TransformersEngine, problems: Sequence[Problem], size: int) -> Rate:
+    """Problems a second, `size` of them a round."""
+    how = {"k": 2, "temperature": 0.0, "max_new_tokens": 96, "chunk_size": size, "progress": False}
+
+    def rate(i: int) -> float:
+        start = i * size % len(problems)
+        part = [*problems, *problems][start : start + size]
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            generate.generate_rollouts(engine, part, Path(folder) / "rollouts.jsonl", **how)
+            return size / (time.perf_counter() - began)
+
+    return rate
+
+
+def token_rate(engine: TransformersEngine, asked: Sequence[list[Message]], max_new_tokens: int, **options: Any) -> Rate:
+    """New tokens a second."""
+
+    def rate(i: int) -> float:
+        began = time.perf_counter()
+        found = engine.generate(asked, max_new_tokens=max_new_tokens, seed=i, **options)
+        return sum(c.tokens for row in found for c in row) / (time.perf_counter() - began)
+
+    return rate
+
+
+def memory(few: int = 2_000, many: int = 20_000) -> dict[str, Any]:
+    """Peak memory of rollouts for many problems against few, each in a process of its own.
+
+    Short ones (8 new tokens, one reflection): what grows with the number of problems is what is looked for.
+    """
+    peaks = []
+    for n in (many, few):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            peaks.append(pool.submit(peak_mib, n).result())
+    return comparison(f"peak memory of rollouts, {many:,} problems", "MiB", f"{few:,} problems", [tuple(peaks)])
+
+
+def peak_mib(n: int) -> float:
+    """The largest resident set of this process in MiB, after rollouts for `n` problems."""
+    engine = TransformersEngine(generate.load(generate.TINY, device="cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        asked, out = Path(folder) / "problems.jsonl", Path(folder) / "rollouts.jsonl"
+        store.write_jsonl(asked, embedded.problems(n, "train", seed=0))
+        generate.generate_rollouts(engine, asked, out, k=1, temperature=0.0, max_new_tokens=8, progress=False)
+    if (status := Path("/proc/self/status")).exists():  # Linux hands ru_maxrss on from parent to child, VmHWM not
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def checking(rounds: int) -> list[dict[str, Any]]:
+    """Grading of mathematical answers, and of programs in the sandbox: all cores against one at a time."""
+    program = "```python\ndef f(x):\n    return x + 1\n```"
+    maths = [({"answer": f"\\frac{{{i}}}{{{i + 1}}}"}, f"The answer is \\boxed{{{i}/{i + 1}}}") for i in range(120)]
+    codes = [({"answer": "", "tests": [f"assert f({i}) == {i + 1}"]}, program) for i in range(24)]
+    rows = []
+    for name, grader, items in (("mathematics", "math", maths), ("programs in the sandbox", "code", codes)):
+        shared = {"task": grader, "question": "", "grader": grader, "meta": {}}
+        problems = [{"id": str(i)} | shared | own for i, (own, _) in enumerate(items)]
+        rates = (grading_rate(problems, [reply for _, reply in items], workers) for workers in (None, 1))
+        try:
+            rows.append(comparison(f"grading: {name}", "answers/s", "one at a time", paired(*rates, rounds)))
+        except sandbox.SandboxError as error:  # no containment here: nothing is run, and the bench says so
+            print(f"grading: {name}: not measured ({error})")
+    return rows
+
+
+def grading_rate(problems: Sequence[Problem], replies: Sequence[str], workers: int | None) -> Rate:
+    """Answers graded a second, all of them right."""
+
+    def rate(_: int) -> float:
+        began = time.perf_counter()
+        grades = grading.grade_many(problems, replies, workers=workers, progress=False)
+        seconds = time.perf_counter() - began
+        if not all(grade.correct for grade in grades):
+            raise RuntimeError("a right answer was graded wrong; the rate would mean nothing")
+        return len(problems) / seconds
+
+    return rate

@@ -1,0 +1,48 @@
+"""Comparisons in rounds, and the one writer of tables: figures as JSON, and as Markdown with the machine beneath."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ... import store
+
+Rate = Callable[[int], float]  # round -> units per second
+Pair = tuple[float, float]  # our rate and the other one
+COMPARISON = ("", "rate", "against", "rate", "ratio (lowest to highest round)")
+
+
+def paired(ours: Rate, theirs: Rate, rounds: int) -> Iterator[Pair]:
+    """Both rates round by round, the order swapped every round, so that whatever else the machine does hits both."""
+    ours(0), theirs(0)  # warm-up
+    for i in range(rounds):
+        found = {rate: rate(i) for rate in ((ours, theirs) if i % 2 == 0 else (theirs, ours))}
+        yield found[ours], found[theirs]
+
+
+def comparison(measure: str, unit: str, against: str, pairs: Iterable[Pair]) -> dict[str, Any]:
+    """A row: medians of both rates over the rounds, and the median, lowest and highest ratio of a round."""
+    ours, theirs = zip(*pairs, strict=True)
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    rates = {"rate": statistics.median(ours), "against": against, "baseline": statistics.median(theirs)}
+    spread = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "rounds": len(ratios)}
+    return {"measure": measure, "unit": unit} | rates | spread
+
+
+def cells(rows: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """Comparisons as lines of a table headed by `COMPARISON`."""
+    form = "{measure}|{rate:,.1f} {unit}|{against}|{baseline:,.1f}|**{ratio:.3g}×** ({low:.3g} to {high:.3g})"
+    return [form.format(**row).split("|") for row in rows]
+
+
+def write(path: Path, head: Sequence[str], lines: Iterable[Sequence[str]], note: str, found: dict[str, Any]) -> str:
+    """Write `<path>.json` (`found` and the machine) and `<path>.md` (table, `note`, machine); returns the Markdown."""
+    env = store.environment()
+    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
+    table = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
+    text = "\n".join([*table, "", f"{note} {env['gpu'] or 'No GPU'}, {env['cpus']} CPUs; {versions}.", ""])
+    store.write_json(path.with_suffix(".json"), {"environment": env} | found)
+    store.write_text(path.with_suffix(".md"), text)
+    return text

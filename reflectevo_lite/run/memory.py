@@ -1,0 +1,143 @@
+"""GPU memory of generation and training, counted tensor by tensor, and the cards that it has to fit.
+
+Weights, adapters and their optimiser states, the activations that the backward pass keeps, logits, the KV cache. Times
+divide operations and bytes by what a card can do, times an assumed efficiency: an order of magnitude, not a promise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..generate import GIB, Shape
+
+OVERHEAD = 0.8 * GIB  # CUDA context, cuBLAS workspaces, what the caching allocator cannot use (seen sizes: 0.5–1 GiB)
+USABLE = 0.95  # of a card's memory
+NF4_BYTES = 0.516  # per weight: 4 bits and double-quantised scales (arXiv 2305.14314, section 3)
+TRAIN_EFFICIENCY, PREFILL_EFFICIENCY, READ_EFFICIENCY = 0.35, 0.4, 0.5  # assumed shares of peak
+NF4_SLOWER = 1.3  # assumed: weights are dequantised at every use
+LAYER_SECONDS = 0.00076  # to launch one layer's kernels in a decoding step; measured on an H200, Qwen3-1.7B's shape
+
+
+class Card(NamedTuple):
+    """A GPU: memory in GiB, dense 16-bit tensor TFLOP/s, memory bandwidth in GB/s, native bfloat16. Makers' data sheets."""
+
+    memory: float
+    tflops: float
+    bandwidth: float
+    bf16: bool
+
+
+CARDS = {
+    "T4": Card(15, 65, 320, False),
+    "P100": Card(16, 19, 732, False),
+    "V100": Card(16, 125, 900, False),
+    "RTX 3090": Card(24, 71, 936, True),
+    "RTX 4090": Card(24, 165, 1008, True),
+    "A10": Card(24, 125, 600, True),
+    "L4": Card(22.5, 121, 300, True),
+    "L40S": Card(45, 362, 864, True),
+    "A100 40GB": Card(40, 312, 1555, True),
+    "A100 80GB": Card(80, 312, 2039, True),
+    "H100 PCIe": Card(80, 756, 2000, True),
+    "H100": Card(80, 989, 3350, True),
+    "H200": Card(140, 989, 4800, True),
+    "B200": Card(178, 2250, 8000, True),
+}
+
+
+def card(name: str) -> Card | None:
+    """The card of a device name as torch reports it ("NVIDIA H100 80GB HBM3") or a person writes it ("t4"); else None."""
+    squeezed = name.lower().replace("-", " ").replace("geforce ", "").replace("tesla ", "").replace("nvidia ", "")
+    words = set(squeezed.replace("gb", "gb ").split())
+    fitting = [known for known in CARDS if set(known.lower().split()) <= words]
+    if not fitting and (family := squeezed.split()[:1]):
+        fitting = [known for known in CARDS if known.lower().split()[0] == family[0]]
+    return CARDS[max(fitting, key=len)] if fitting else None
+
+
+# -- Memory ------------------------------------------------------------------------------------------------------------
+class Setup(NamedTuple):
+    """How a model is held and trained; lengths in tokens."""
+
+    shape: Shape
+    bytes_per_weight: int = 2
+    load_in_4bit: bool = False
+    lora_r: int = 16
+    full: bool = False
+    gradient_checkpointing: bool = False
+    max_length: int = 1024
+
+
+def weights(setup: Setup) -> float:
+    """Bytes of the base model. bitsandbytes leaves embeddings, head and norms in 16 bits; full fine-tuning is in fp32."""
+    shape = setup.shape
+    if setup.load_in_4bit and not setup.full:
+        return shape.linear * NF4_BYTES + (shape.parameters - shape.linear) * setup.bytes_per_weight
+    return shape.parameters * (4 if setup.full else setup.bytes_per_weight)
+
+
+def optimiser(setup: Setup) -> float:
+    """Bytes of what AdamW updates: fp32 weights (an adapter's), gradients and two moments; 16-bit copies of full weights."""
+    if setup.full:
+        return setup.shape.parameters * (12 + 2)
+    return setup.shape.lora(setup.lora_r) * 16
+
+
+def activations(setup: Setup, tokens: int) -> float:
+    """Bytes kept for the backward pass over `tokens` of a batch.
+
+    Per token and layer 19 h + 6.3 a + 4.3 k + 8.4 i + 14 r + 16 bytes in 16 bits (h hidden, a attention width, k key
+    width, i intermediate, r LoRA rank): fitted to what autograd saved in PEFT Llama layers of seven shapes with sdpa, to
+    0.1 %. With checkpointing a layer keeps its input only, and one layer at a time is recomputed.
+    """
+    s = setup.shape
+    layer = 19 * s.hidden + 6.3 * s.heads * s.head_dim + 4.3 * s.kv_heads * s.head_dim + 8.4 * s.intermediate
+    layer = (layer + 14 * setup.lora_r + 16) * setup.bytes_per_weight / 2
+    if setup.gradient_checkpointing:
+        return tokens * (s.layers * s.hidden * setup.bytes_per_weight + layer)
+    return tokens * s.layers * layer
+
+
+def train_memory(setup: Setup, kind: str, batch: int) -> float:
+    """Peak bytes of a training step whose rows are all `max_length` long: the most it can be.
+
+    SFT's loss goes over the vocabulary in chunks of 256 tokens; DPO holds the logits of chosen and rejected, in the
+    model's precision, with their gradient and an fp32 row.
+    """
+    rows = 2 * batch if kind == "dpo" else batch
+    tokens = rows * setup.max_length
+    per_logit = 2 * setup.bytes_per_weight
+    logits = tokens * per_logit if kind == "dpo" else 256 * 3 * 4
+    return weights(setup) + optimiser(setup) + activations(setup, tokens) + logits * setup.shape.vocab + OVERHEAD
+
+
+def generation_memory(setup: Setup, batch_tokens: int) -> float:
+    """Peak bytes of generation: weights, the KV cache of a full batch, and one layer's activations of its prompts."""
+    s = setup.shape
+    cache = batch_tokens * s.cache * setup.bytes_per_weight
+    return weights(setup._replace(full=False)) + cache + batch_tokens / 2 * 6 * s.hidden + OVERHEAD
+
+
+# -- Time --------------------------------------------------------------------------------------------------------------
+def training_seconds(setup: Setup, device: Card, tokens: int, *, dpo: bool = False, processes: int = 1) -> float:
+    """Rough seconds of training on so many tokens, on each of `processes` cards."""
+    passes = 6 if setup.full else 4  # forward 2, backward 2 or 4; DPO's reference forward 2; recomputation 2
+    passes += 2 * dpo + 2 * setup.gradient_checkpointing
+    slower = NF4_SLOWER if setup.load_in_4bit and not setup.full else 1
+    return slower * passes * _multiplied(setup.shape) * tokens / (device.tflops * 1e12 * TRAIN_EFFICIENCY) / processes
+
+
+def generation_seconds(
+    setup: Setup, device: Card, prompts: int, tokens: int, *, rows: int, prompt: int, longest: int
+) -> float:
+    """Rough seconds of generating `tokens` for `prompts`, `rows` at a time; `prompt` and `longest` in tokens each."""
+    rows = max(1, min(rows, prompts))
+    cache = rows * (prompt + tokens / max(1, prompts) / 2) * setup.shape.cache * setup.bytes_per_weight
+    step = (weights(setup) + cache) / (device.bandwidth * 1e9 * READ_EFFICIENCY)
+    decode = -(-prompts // rows) * longest * max(step, setup.shape.layers * LAYER_SECONDS)
+    return decode + 2 * _multiplied(setup.shape) * prompts * prompt / (device.tflops * 1e12 * PREFILL_EFFICIENCY)
+
+
+def _multiplied(shape: Shape) -> int:
+    """Weights that a token is multiplied with: an untied input embedding is a look-up."""
+    return shape.parameters - (0 if shape.tied else shape.vocab * shape.hidden)

@@ -1,0 +1,93 @@
+"""The report: self-contained, escaped, honest about what is missing."""
+
+import json
+import re
+
+import pytest
+import yaml
+from madeup import make_run
+
+from reflectevo_lite import evaluate, store
+from reflectevo_lite.read import figures, report
+from reflectevo_lite.read.explorer import Transcripts
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("made") / "a run & <b>", hostile=True)
+    store.write_json(run.path("metrics.json"), evaluate.metrics(run.path("evals")))
+    store.write_text(run.path("run.yaml"), yaml.safe_dump({"01_data": {"model": "<script>alert(1)</script>"}}))
+    shares = figures.taxonomy_shares(Transcripts(run.directory).frame)
+    figures.save(figures.taxonomy(shares), run.path("figures", "taxonomy.png"))
+    figures.save(figures.taxonomy(shares), run.path("figures", "zz_own_figure.png"))
+    report.build_report(run.directory)
+    return run
+
+
+def test_it_loads_nothing_from_anywhere(run):
+    page = run.path("report.html").read_text()
+    assert not re.findall(r"<[^>]*(?:src|href|srcset|data)=[\"'](?!data:image/png|#)", page)
+    assert re.findall(r"<img [^>]*src=", page)
+    assert "@import" not in page and "url(" not in page and "<script" not in page
+
+
+def test_nothing_from_the_run_is_markup(run):
+    page = run.path("report.html").read_text()
+    assert "<script" not in page and "<img src=x" not in page and "<title>a run &amp; &lt;b&gt;" in page
+    assert page.count("<style>") == 1 and page.count("<div") == page.count("</div>")
+
+
+def test_every_figure_of_the_run_is_in_it_known_ones_first(run):
+    page = run.path("report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert page.index("by the paper&#39;s classes</figcaption>") < page.index("Zz own figure</figcaption>")
+
+
+def test_thirty_transcripts_from_every_outcome_and_the_same_ones_again(run):
+    page = run.path("report.html").read_text()
+    assert page.count('<details><summary><span class="rl-chip') == 30
+    for outcome in ("✗→✓ fixed", "✗→✗ still wrong", "✓→✗ broken", "✓→✓ right"):
+        assert page.count(f">{outcome}</span> ") >= 5
+    report.build_report(run.directory)
+    assert run.path("report.html").read_text() == page
+    report.build_report(run.directory, seed=1)
+    assert run.path("report.html").read_text() != page
+    report.build_report(run.directory)
+
+
+def test_a_sample_takes_what_there_is(run):
+    frame = Transcripts(run.directory).frame
+    fixed = frame[frame["outcome"] == "fixed"]
+    assert report.sample(fixed, ["nowhere", "nowhere"], 30, 0) == []
+    picked = report.sample(frame, ["prompted.oracle", "prompted.intrinsic"], 10_000, 0)
+    assert len(set(picked)) == len(picked)
+
+
+def warned(run, **changes):
+    metrics = json.loads(run.path("metrics.json").read_text()) | changes
+    return " ".join(report.warnings(run, metrics))
+
+
+def test_few_questions_missing_stages_and_controls_are_warned_of(run):
+    said = warned(run)
+    assert "Only 60 held-out questions; differences below about" in said
+    assert "Not executed to the end in this run: 01_data" in said and "no plain-retry control" in said
+    assert "env.json is missing" in said
+
+
+def test_cut_completions_are_counted(run):
+    assert "were cut" not in warned(run)
+    rows = store.read_jsonl(run.path("evals", "turn1.jsonl"))
+    store.write_jsonl(run.path("evals", "turn1.jsonl"), [rows[0] | {"truncated": True}, *rows[1:]])
+    assert "1 of 60 completions (1.7 %) among the first answers were cut" in warned(run)
+    store.write_jsonl(run.path("evals", "turn1.jsonl"), rows)
+
+
+def test_no_setting_is_said_so(run):
+    assert "No setting was evaluated." in warned(run, rows=[], comparisons=[])
+
+
+def test_metrics_alone_make_a_report(run, tmp_path):
+    (tmp_path / "metrics.json").write_bytes(run.path("metrics.json").read_bytes())
+    page = report.build_report(tmp_path).read_text()
+    assert "Acc@t2" in page and "<h2>Transcripts" not in page

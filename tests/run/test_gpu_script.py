@@ -1,0 +1,35 @@
+"""tests/gpu/run.sh: the whole of what a card gets, at smoke size on this machine."""
+
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+
+
+def test_every_step_runs_and_leaves_its_log(tmp_path):
+    environment = os.environ | {"SMOKE": "1", "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", str(ROOT / "tests" / "gpu" / "run.sh"), str(tmp_path), "400"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=450,
+    )
+    summary = (tmp_path / "summary.txt").read_text(encoding="utf-8")
+    logs = {name: (tmp_path / f"{name}.log").read_text(encoding="utf-8") for name in ("loop", "loop_plain")}
+    assert done.returncode == 0, summary + "".join(logs.values())
+    steps = [line.split(":")[0] for line in summary.splitlines()]
+    tests = sorted(path.stem for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
+    assert steps == ["doctor", *tests, "loop_plain", "loop", "training", "generation", "total"]
+    assert all(": ok, " in line for line in summary.splitlines()[:-1])
+    assert "reflector_only: Acc@t2" in logs["loop"] and (tmp_path / "gpu_training.md").exists()
+    assert (tmp_path / "generation.json").exists()
+
+
+def test_a_failing_step_is_told_and_the_rest_goes_on(tmp_path):
+    environment = os.environ | {"SMOKE": "1", "PYTHON": "/bin/false"}
+    script = str(ROOT / "tests" / "gpu" / "run.sh")
+    done = subprocess.run(["bash", script, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "doctor: failed (1)" in done.stdout and "generation: failed (1)" in done.stdout
