@@ -6,11 +6,11 @@ import pytest
 from conftest import ScriptedEngine
 from test_training import same, weights
 
+from reflectevo_lite import grading
 from reflectevo_lite.curate import examples
 from reflectevo_lite.embedded import making as tiny
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import rollouts
-from reflectevo_lite.grading.grade import grade as grading
 from reflectevo_lite.train import grpo, training
 
 PARAMS = grpo.GRPOParams(learning_rate=3e-3, steps=3, batch_size=8, generations=4, checkpoints=3)

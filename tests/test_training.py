@@ -7,13 +7,13 @@ import math
 import pytest
 from conftest import ScriptedEngine
 
+from reflectevo_lite import store
 from reflectevo_lite.curate import examples, sets
 from reflectevo_lite.curate.examples import gold_completion
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.read import figures as plots
 from reflectevo_lite.read import tables as analysis
-from reflectevo_lite import store
 from reflectevo_lite.train import training
 
 PARAMS = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8)
@@ -119,7 +119,7 @@ def test_answers_only_trains_on_every_question_and_its_gold_answer(rows):
 
 @pytest.mark.parametrize("grader", ["choice", "math", "text", "code", "exact"])
 def test_a_gold_completion_is_graded_right(grader):
-    from reflectevo_lite.grading.grade import grade
+    from reflectevo_lite.grading import grade
 
     answer = {"choice": "B", "math": r"\frac{1}{2}", "text": ["Paris", "paris"], "code": "def f(x):\n    return x + 1"}
     problem = {"id": "1", "task": "t", "question": "?", "answer": answer.get(grader, "7"), "grader": grader, "meta": {}}

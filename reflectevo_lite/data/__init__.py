@@ -1,4 +1,7 @@
-"""Questions with answers that can be checked: published sets, your own files, the embedded tasks; splits that share nothing."""
+"""Questions with answers that can be checked: published sets, your own files, the embedded tasks.
+
+In come names of sources; out go Problem rows (`rows.Problem`), and no two splits share a question.
+"""
 
 from .files import SourceMissing
 from .loading import EMBEDDED, drop_shared, load, load_many, sources_markdown

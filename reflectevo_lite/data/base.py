@@ -3,7 +3,7 @@
 import hashlib
 import random
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Source:
     licence: str
     grader: str
     published: str  # how many rows, in words; those of the whole family
-    to_problem: Callable[[Row], Row | None]  # published row → `fields`; None if it has no usable answer
+    # Published row → `fields`, or a list of them if it holds several questions; None if there is no usable answer.
+    to_problem: Callable[[Row], Row | list[Row | None] | None]
     # Published parts, named as on the hub → original files or globs below <data_dir>/<folder>; the first found counts.
     parts: Mapping[str, Sequence[str]]
     raw: str = ""  # address below which the first file of each part can be downloaded
@@ -47,7 +48,6 @@ class Source:
     configs: Sequence[str] = ()  # hub configurations, read one after another
     hub_parts: Sequence[str] = ()  # with `assign`: the hub splits that make up the whole
     read: Callable[[Path], list[Row]] | None = None  # original file → rows; None: by its ending
-    unfold: Callable[[Row], Iterable[Row]] = lambda row: [row]  # a published row that holds several questions → those
     splits: Mapping[str, str] = field(default_factory=dict)  # split → part, if they are not called the same
     assign: Callable[[Row], str] | None = None
     rule: str = "as published"  # how train and test are made, in words

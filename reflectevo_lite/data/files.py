@@ -39,14 +39,14 @@ def rows_of(source: Source, part: str = "", data_dir: str | Path | None = None) 
         if any(rows is not None for rows in found.values()):
             return _joined(found)
     reasons = []
-    for get, names in ((hub_rows, [part] if part else source.hub_parts), (fetched_rows, parts[:1])):
+    on_hub = ([part] if part else source.hub_parts) if source.hub else ()
+    by_https = parts[:1] if source.file_url(parts[0]) else ()
+    for get, names in ((hub_rows, on_hub), (fetched_rows, by_https)):
         try:
-            found = {name: get(source, name) for name in names}
+            if names:
+                return _joined({name: get(source, name) for name in names})
         except Exception as error:  # datasets, its file systems and httpx raise dozens of kinds when offline
             reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:120])
-            continue
-        if any(rows is not None for rows in found.values()):
-            return _joined(found)
     raise SourceMissing(_missing(source, parts[0], data_dir, (reasons or ["no public copy is known"])[0]))
 
 
@@ -151,19 +151,20 @@ def _natural(path: Path) -> list[int | str]:
     return [int(bit) if bit.isdecimal() else bit for bit in re.split(r"(\d+)", str(path))]
 
 
-def hub_rows(source: Source, part: str) -> Indexed | None:
-    """Rows of a hub split through `datasets`; None for a set without a hub copy that loads."""
-    if not source.hub:
-        return None
+def hub_rows(source: Source, part: str) -> Indexed:
+    """Rows of a hub split, through `datasets`, which raises its own errors."""
     import httpx
     from datasets import config, load_dataset
     from huggingface_hub import constants
 
     before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    offline = any(before)
     try:
-        httpx.head(constants.ENDPOINT, timeout=10)
+        if not offline:
+            httpx.head(constants.ENDPOINT, timeout=10)
     except httpx.TransportError:  # it would be asked for each file for half a minute; offline, the cache serves at once
-        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+        offline = True
+    config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = offline
     try:
         by_config = {name: load_dataset(source.hub, name or None, split=part) for name in source.configs or ("",)}
         return _joined({name: list(enumerate(rows)) for name, rows in by_config.items()})
@@ -172,16 +173,13 @@ def hub_rows(source: Source, part: str) -> Indexed | None:
 
 
 def fetched_rows(source: Source, part: str) -> Indexed | None:
-    """Rows of the original file, downloaded once into `cache_dir()`; None for a part without a plain file."""
-    url = source.file_url(part)
-    if not url:
-        return None
+    """Rows of the original file, downloaded into `cache_dir()`. Raises httpx's errors, ConnectionError if offline."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("offline mode is switched on")
     import httpx
 
-    answer = httpx.get(url, timeout=30, follow_redirects=True).raise_for_status()  # 30 s of silence
+    answer = httpx.get(source.file_url(part), timeout=30, follow_redirects=True).raise_for_status()  # 30 s of silence
     store.write_text(cache_dir() / source.folder / source.parts[part][0], answer.content.decode("utf-8"))
     return local_rows(source, part, cache_dir())
 

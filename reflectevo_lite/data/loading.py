@@ -67,7 +67,9 @@ def load_many(
     if short := [f"{name} has {len(rows)}" for name, rows in drawn.items() if len(rows) < (n or 0)]:
         warnings.warn(f"{', '.join(short)} {split} questions, fewer than the {n} asked for", stacklevel=2)
     for name in {"mbpp", "mbpp:sanitized"} & set(drawn):
-        drawn[name] = [mbpp.with_shown_tests(row, shown_tests) for row in drawn[name]]
+        drawn[name] = [
+            row | ({"shown_tests": row["tests"][:shown_tests]} if shown_tests else {}) for row in drawn[name]
+        ]
     in_turn = [row for turn in itertools.zip_longest(*drawn.values()) for row in turn if row is not None]
     copies: dict[str, int] = {}
     for row in in_turn:  # "~2", "~3" … after an id that was there before
@@ -83,7 +85,7 @@ def drop_shared(train: Sequence[Problem], test: Sequence[Problem]) -> list[Probl
 
 
 def sources_markdown() -> str:
-    """What there is to `load`, a row per source or family, as the Markdown table that the README and notebook 01 show."""
+    """What there is to `load`, a row per source or family: the Markdown table in docs/sources.md."""
     rows = [
         (
             name,
@@ -173,8 +175,6 @@ def _synthetic(name: str, split: str, n: int | None, seed: int) -> list[Row]:
 
 
 def _own(path: str, split: str) -> list[Row]:
-    if "{split}" not in path:
-        _check_split(f"jsonl:{path}", split, own.NAMES)
     file = str(store.resolve_dir(path))
     rows = own.pool(file, split)
     has_test = "{split}" not in file or Path(file.replace("{split}", "test")).is_file()
@@ -211,10 +211,11 @@ def _problems(source: Source, rows: Iterable[tuple[int | str, Row]]) -> list[Row
     problems, seen, dropped = [], set(), 0
     for index, row in rows:
         try:
-            mapped = [source.to_problem(one) for one in source.unfold(row)]
+            mapped = source.to_problem(row)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             why = f"{type(error).__name__}: {error}"
             raise ValueError(f"{source.name}, row {index}: not of the form of this set ({why})") from error
+        mapped = mapped if isinstance(mapped, list) else [mapped]
         dropped += mapped.count(None)
         for problem in filter(None, mapped):
             same = (question_key(problem), str(problem["answer"]))

@@ -22,6 +22,8 @@ def pool(path: str, split: str) -> list[Row]:
     """The rows of a split. Raises FileNotFoundError; ValueError in one line: file, line and what is wrong."""
     if "{split}" in path:
         return read(Path(path.replace("{split}", split)))
+    if split not in NAMES:
+        raise ValueError(f"jsonl:{path} has no split {split!r}; there are {', '.join(NAMES)}")
     by_hash = hash_split(0.25)
     return [row for row in read(Path(path)) if split in ("all", row["meta"].get("split") or by_hash(row))]
 

@@ -284,7 +284,7 @@ def tokens_accuracy(results: pd.DataFrame) -> Figure:
             axes.scatter([], [], color=colour, marker="s" if family == "control" else "o", label=said)
     axes.set_xlim(left=0)
     _name_beside(axes, rows)
-    _legend_below(axes, 6)
+    _legend_below(axes, 3)
     y_label = f"Acc@t2 (%), n = {_most(results['n']):,}, bars: 95 % interval of the gain"
     _label(axes, "tokens generated after turn 1 (per question)", y_label, "What accuracy costs")
     return figure

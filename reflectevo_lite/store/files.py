@@ -171,6 +171,12 @@ def _writing(path: str | Path) -> Iterator[BinaryIO]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-            for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # a killed writer's
-                if left.suffix[1:].isdecimal() and left.stat().st_mtime < time.time() - DAY:
-                    left.unlink(missing_ok=True)
+            _sweep(path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers that were killed left beside `path` a day ago or earlier."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):  # another process is quicker
+            if left.suffix[1:].isdecimal() and left.stat().st_mtime < time.time() - DAY:
+                left.unlink()

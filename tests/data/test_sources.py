@@ -265,7 +265,7 @@ def test_coqa_with_columns_for_lists():
         "answers": columns(row["answers"]),
         "additional_answers": {k: columns(v) for k, v in row["additional_answers"].items()},
     }
-    assert list(coqa.unfold(hub)) == list(coqa.unfold(row))
+    assert list(coqa.to_problem(hub)) == list(coqa.to_problem(row))
 
 
 def test_squadshifts_keeps_a_passage_on_one_side(mirror):

@@ -191,6 +191,7 @@ def test_hostile_texts_stay_texts_in_the_explorer(page, lab, tmp_path):
 
 def test_notebook_06_runs_in_the_browser_with_its_explorer(page, lab, tmp_path):
     run = make_run(tmp_path / "run")
+    run.path("run.yaml").write_text("01_data: {seed: 0}\n02_reflection_generation: {model: tiny}\n", encoding="utf-8")
     notebook = nbformat.read(ROOT / "notebooks" / "06_analysis.ipynb", as_version=4)
     parameters = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     parameters.source += f"\nrun_dir = {str(run.directory)!r}"

@@ -1,5 +1,7 @@
 """The one table of parameters: impossible values get one line before anything is made; possible ones become what they mean."""
 
+import shutil
+
 import pytest
 from conftest import ROOT
 
@@ -58,14 +60,16 @@ def test_a_possible_value_becomes_what_it_means(name, value, meant):
     assert found == meant and type(found) is type(meant)
 
 
-@pytest.mark.parametrize("place", [".", "", "notebooks", "artifacts/{x}", "notebooks/x"])
-def test_a_run_directory_that_would_overwrite_the_project_is_refused(place, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    before = sorted((ROOT / "notebooks").rglob("*.ipynb"))
-    assert cli.main(["run", str(ROOT / "params" / "tiny_cpu.yaml"), "-p", "run_dir", repr(place), "--force"]) == 2
+@pytest.mark.parametrize("place", [".", "", "notebooks", "artifacts/{x}", "notebooks/x", "..", "~"])
+def test_a_run_directory_that_would_overwrite_the_project_is_refused(place, capsys, monkeypatch, tmp_path):
+    project = tmp_path / "project"
+    for folder in ("notebooks", "params"):
+        shutil.copytree(ROOT / folder, project / folder)
+    monkeypatch.chdir(project)
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["run", "params/tiny_cpu.yaml", "-p", "run_dir", repr(place), "--force"]) == 2
     said = capsys.readouterr().err.strip()
-    assert "run_dir" in said and "\n" not in said
-    assert sorted((ROOT / "notebooks").rglob("*.ipynb")) == before
+    assert "run_dir" in said and "\n" not in said and sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_notebook_gets_its_own_and_the_earlier_ones_parameters(tmp_path):

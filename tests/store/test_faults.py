@@ -12,9 +12,9 @@ import pytest
 import worker
 from conftest import ROOT
 
+from reflectevo_lite import store
 from reflectevo_lite.generate import rollouts
 from reflectevo_lite.run import pipeline
-from reflectevo_lite import store
 
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -155,9 +155,10 @@ def test_memory_is_flat_in_the_number_of_problems(tmp_path):
 def test_a_marker_that_is_torn_or_disagrees_counts_for_nothing(questions, undisturbed, tmp_path, stored):
     out = tmp_path / "train.jsonl"
     out.write_bytes(undisturbed[: len(undisturbed) // 2])
-    store.marker(out).write_text(stored)
+    store.marker(out).write_text(stored, encoding="utf-8")
     left = tmp_path / ".train.done.999999999"
-    left.write_text("left by a killed writer")
+    left.write_text("left by a killed writer", encoding="utf-8")
+    os.utime(left, (0, 0))
     engine = worker.FakeEngine()
     rows = rollouts.generate_rollouts(
         engine, questions, out, k=3, temperature=1.0, max_new_tokens=96, seed=5, chunk_size=10, progress=False

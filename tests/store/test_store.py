@@ -1,9 +1,14 @@
 """Files survive kills; parameters cannot change behind a run's back."""
 
-import json
+import os
+import re
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from reflectevo_lite import store
 
@@ -41,27 +46,21 @@ def test_interrupted_chunk_leaves_whole_chunks_only(tmp_path):
 
 def test_truncated_last_line_is_left_out_and_a_broken_middle_is_named(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text('{"a": 1}\n{"a": ')
+    path.write_text('{"a": 1}\n{"a": ', encoding="utf-8")
     assert store.read_jsonl(path) == [{"a": 1}]
-    path.write_text('{"a": 1}\nnonsense\n{"a": 2}\n')
+    path.write_text('{"a": 1}\nnonsense\n{"a": 2}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 2"):
         store.read_jsonl(path)
 
 
-def test_changed_parameters_are_refused_by_name(tmp_path):
-    store.open_run("02_x", tmp_path, k=2, seed=0)
-    store.open_run("02_x", tmp_path, k=2, seed=0)
-    with pytest.raises(store.ChangedParameters, match="k was 2, is 4"):
-        store.open_run("02_x", tmp_path, k=4, seed=0)
-    with pytest.raises(store.ChangedParameters, match="seed was 0, is 1"):
-        store.open_run("03_y", tmp_path, seed=1)
-
-
 def test_environment_records_versions_and_fingerprints(tmp_path):
-    store.write_jsonl(tmp_path / "data" / "test.jsonl", [{"a": 1}])
-    store.open_run("02_x", tmp_path, model="tiny")
-    env = json.loads((tmp_path / "env.json").read_text())
-    assert env["versions"]["torch"] and len(env["model"]["tiny"]) == 16 and len(env["data"]["test.jsonl"]) == 16
+    run = store.Run(tmp_path)
+    store.write_jsonl(run.path("data", "test.jsonl"), [{"a": 1}])
+    store.record_environment(run, {"data": store.fingerprints(run), "model": {"tiny": "abc"}})
+    env = run.environment()
+    assert env["versions"]["torch"] and len(env["data"]["test.jsonl"]) == 16
+    store.record_environment(run, {"data": {}, "model": None})
+    assert run.environment()["model"] == {"tiny": "abc"}  # a stage without a model does not forget it
 
 
 def test_a_missing_file_names_the_notebook_that_makes_it(tmp_path):
@@ -106,7 +105,7 @@ def test_rows_on_disk_behave_as_a_list(tmp_path):
     want = [{"i": i, "text": "ä±" * (i % 5)} for i in range(23)]
     path = tmp_path / "x.jsonl"
     store.write_jsonl(path, want)
-    with open(path, "a") as handle:
+    with open(path, "a", encoding="utf-8") as handle:
         handle.write('{"i": 23, "te')
     rows = store.Rows(path)
     assert rows == want and rows != want[:-1] and len(rows) == 23 and rows[-1] == want[-1]
@@ -129,23 +128,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     assert store.read_jsonl(path) == [{"a": 1}] and [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
 
 
-def test_changed_data_are_refused_once_something_was_made_of_them(tmp_path):
-    store.write_jsonl(tmp_path / "data" / "train.jsonl", [{"a": 1}])
-    store.open_run("01_data", tmp_path, seed=0)
-    store.write_jsonl(tmp_path / "data" / "train.jsonl", [{"a": 2}])  # notebook 01 itself may write them
-    store.open_run("02_x", tmp_path, seed=0)
-    store.open_run("02_x", tmp_path, seed=0)
-    store.write_jsonl(tmp_path / "data" / "train.jsonl", [{"a": 3}])
-    with pytest.raises(store.ChangedParameters, match=r"other contents of train\.jsonl"):
-        store.open_run("02_x", tmp_path, seed=0)
-
-
-def test_how_a_run_is_split_and_what_is_read_beside_it_may_change(tmp_path):
-    store.open_run("02_x", tmp_path, shard="1/2", other_seeds=[], seed=0)
-    store.open_run("02_x", tmp_path, shard=None, other_seeds=["artifacts/seed_1"], seed=0)
-    assert store.Run(tmp_path).params()["02_x"]["shard"] is None
-
-
 def test_a_packed_run_is_unpacked_once_and_then_left_alone(tmp_path):
     made = store.Run(tmp_path / "made")
     for parts in (("evals", "a.oracle.jsonl"), ("evals", "swap", "b.jsonl"), ("data", "test.jsonl")):
@@ -161,3 +143,110 @@ def test_a_packed_run_is_unpacked_once_and_then_left_alone(tmp_path):
     assert sorted(p.name for p in kept.iterdir()) == ["data", "evals", store.PACKED]
     run.path("evals", "a.oracle.jsonl").unlink()
     assert not store.Run(kept).path("evals", "a.oracle.jsonl").exists()  # what was done here since is not undone
+
+
+def test_appended_rows_are_whole_and_a_killed_writer_s_half_line_goes(tmp_path):
+    path = tmp_path / "deep" / "x.jsonl"
+    store.append_line(path, {"a": 1})
+    store.append_line(path, {"a": "ä"}, {"a": 3})
+    whole = path.read_bytes()
+    path.write_bytes(whole + '{"a": "ü'.encode()[:-1])
+    store.append_line(path, {"a": 4})
+    assert path.read_bytes() == whole + b'{"a":4}\n'
+    path.write_bytes(whole + b'{"a": 5}')  # whole but for its end
+    store.append_line(path, {"a": 6})
+    assert [row["a"] for row in store.iter_jsonl(path)] == [1, "ä", 3, 5, 6]
+
+
+def test_a_full_disk_leaves_nothing_of_an_appended_row(tmp_path):
+    path = tmp_path / "x.jsonl"
+    store.append_line(path, {"a": 1})
+    code = f"""if True:
+        import resource, signal
+        from reflectevo_lite import store
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12, 12))
+        try:
+            store.append_line({str(path)!r}, dict(a="long enough"))
+        except store.NoRoom as error:
+            print(error)"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout
+    assert f"{path}: no room to write" in said and path.read_bytes() == b'{"a":1}\n'
+
+
+def test_what_a_killed_writer_left_beside_a_file_goes_after_a_day(tmp_path):
+    old, young, other = (tmp_path / name for name in (".x.json.123", ".x.json.124", ".x.json.tmp"))
+    for left in (old, young, other):
+        left.touch()
+    for left in (old, other):
+        os.utime(left, (0, 0))
+    store.write_json(tmp_path / "x.json", {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".x.json.124", ".x.json.tmp", "x.json"]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with source notebooks, an executed run, and the working directory in it."""
+    root = tmp_path / "project"
+    for folder in ("notebooks/solutions", "params", "artifacts/run/notebooks", "artifacts/mine/notebooks"):
+        (root / folder).mkdir(parents=True)
+    store.write_json(root / "notebooks" / "01_data.ipynb", {"metadata": {}})
+    store.write_json(root / "artifacts" / "mine" / "notebooks" / "01_data.ipynb", {"metadata": {}})
+    store.write_json(root / "artifacts" / "run" / "notebooks" / "01_data.ipynb", {"metadata": {"papermill": {}}})
+    (root / "artifacts" / "run" / "notebooks" / "02_torn.ipynb").write_text('{"meta', encoding="utf-8")
+    (root / "artifacts" / "file").touch()
+    monkeypatch.chdir(root / "notebooks")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return root
+
+
+@pytest.mark.parametrize("asked", ["artifacts/run", "artifacts/new", "elsewhere", "../beside", Path("artifacts/run")])
+def test_a_folder_of_its_own_may_hold_a_run(project, asked):
+    assert store.run_dir(asked) == (project / asked).resolve() == store.run_dir(str(project / asked))
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        *((asked, "name a folder, such as artifacts/my_run") for asked in (None, "", "  ", 7, ["a"])),
+        *((asked, "holds the project itself") for asked in (".", "..", "artifacts/..")),
+        *(
+            (asked, "lies among the source notebooks")
+            for asked in ("notebooks", "notebooks/solutions", "notebooks/new")
+        ),
+        ("artifacts/mine", "holds notebooks that are not a run's"),
+        ("artifacts/file", "is a file"),
+        ("artifacts/{seed}", "has a brace"),
+        ("artifacts/}", "has a brace"),
+        ("~", "home directory"),
+        ("/", "root of a disk"),
+    ],
+)
+def test_a_run_never_writes_where_it_could_overwrite_something(project, asked, why):
+    with pytest.raises(store.BadRunDir, match=re.escape(why)) as error:
+        store.run_dir(asked)
+    assert (
+        isinstance(error.value, ValueError) and "\n" not in str(error.value) and "artifacts/my_run" in str(error.value)
+    )
+
+
+def test_another_project_is_no_run_either(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(store.BadRunDir, match="holds the project itself"):
+        store.run_dir(project)
+    (project / "params").rmdir()
+    (project / "pyproject.toml").touch()
+    with pytest.raises(store.BadRunDir, match="holds the project itself"):
+        store.run_dir(project)
+    with pytest.raises(store.BadRunDir, match="lies among the source notebooks"):
+        store.run_dir(ROOT / "notebooks" / "run")  # the package's own, wherever one works
+
+
+def test_the_cache_is_one_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("REFLECTEVO_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert store.cache_dir() == tmp_path / "reflectevo_lite"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert store.cache_dir() == Path.home() / ".cache" / "reflectevo_lite"
+    monkeypatch.setenv("REFLECTEVO_CACHE", str(tmp_path / "own"))
+    assert store.cache_dir() == tmp_path / "own"

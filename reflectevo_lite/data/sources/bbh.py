@@ -2,7 +2,7 @@
 
 https://github.com/suzgunmirac/BIG-Bench-Hard · hub SaylorTwift/bbh
 
-Original file <task>.json (the repository's bbh/<task>.json), {"canary": …, "examples": [row, …]}; hub rows are the same.
+Original file <task>.json of the repository's bbh/, {"canary": …, "examples": [row, …]}; hub rows are the same.
 
     {"input": "Ann is taller than Bo. Who is shorter?\\nOptions:\\n(A) Ann\\n(B) Bo", "target": "(B)"}
     {"input": "Do you return to the start? Take 2 steps left.\\nOptions:\\n- Yes\\n- No", "target": "No"}
@@ -35,10 +35,10 @@ def to_problem(row: Row) -> Row | None:
     question, _, listed = row["input"].partition("\nOptions:")
     options = re.findall(r"^[ \t]*(?:\([A-Z]\)|-)[ \t]*(\S.*?)[ \t]*$", listed, re.M)
     options = options or next((list(pair) for pair in PAIRS if target in pair), [])
-    if options:
-        answer = right_option(target, options)
-        return answer and fields(question, answer, "choice", choices=options)
-    return fields(question, target, "math" if re.fullmatch(r"-?\d+(\.\d+)?", target) else "exact")
+    if not options:
+        return fields(question, target, "math" if re.fullmatch(r"-?\d+(\.\d+)?", target) else "exact")
+    answer = right_option(target, options)
+    return answer and fields(question, answer, "choice", choices=options)
 
 
 def right_option(target: str, options: list[str]) -> str | None:

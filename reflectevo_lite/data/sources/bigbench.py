@@ -32,14 +32,10 @@ def read(path: Path) -> list[Row]:
     rows = []
     for example in task["examples"]:
         scores, target = example.get("target_scores") or {}, example.get("target", [])
-        rows.append(
-            {
-                "inputs": f"{task.get('task_prefix', '').strip()}\n{example['input']}",
-                "targets": [target] if isinstance(target, str) else list(target),
-                "multiple_choice_targets": list(scores),
-                "multiple_choice_scores": list(scores.values()),
-            }
-        )
+        row = {"inputs": f"{task.get('task_prefix', '').strip()}\n{example['input']}"}
+        row |= {"targets": [target] if isinstance(target, str) else list(target)}
+        row |= {"multiple_choice_targets": list(scores), "multiple_choice_scores": list(scores.values())}
+        rows.append(row)
     return rows
 
 

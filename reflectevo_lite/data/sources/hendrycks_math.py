@@ -18,7 +18,8 @@ from ..base import REAL, Row, Source, fields
 from ..files import read_rows
 
 SUBJECTS = (
-    "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra", "precalculus",
+    "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
+    "precalculus",
 )  # fmt: skip
 
 

@@ -38,7 +38,6 @@ def to_problem(row: Row) -> Row | None:
         native=row["task_id"],
         tests=tests,
         setup=_unix(row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])),
-        shown_tests=tests[:SHOWN_TESTS],
         meta={"function": name},
     )
 
@@ -60,12 +59,6 @@ def called(test: str, code: str) -> tuple[str, int | None]:
     best = (own or [call for call in calls if not hasattr(builtins, call.func.id)] or calls)[0]
     plain = not best.keywords and not any(isinstance(a, ast.Starred) for a in best.args)
     return best.func.id, len(best.args) if plain else None
-
-
-def with_shown_tests(problem: Row, count: int) -> Row:
-    """The problem with its first `count` asserts in the prompt."""
-    rest = {name: value for name, value in problem.items() if name != "shown_tests"}
-    return rest | ({"shown_tests": problem["tests"][:count]} if count else {})
 
 
 def assign(problem: Row) -> str:

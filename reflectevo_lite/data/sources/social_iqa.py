@@ -16,7 +16,7 @@ from ..files import read_rows
 
 
 def read(path: Path) -> list[Row]:
-    """Rows with their labels, which may lie in a file beside. ValueError if that is missing or counts differ."""
+    """Rows with their labels, which may lie in a file beside; ValueError if that is missing or of another length."""
     rows = read_rows(path)
     if all("label" in row for row in rows):
         return rows
@@ -24,8 +24,6 @@ def read(path: Path) -> list[Row]:
     if not beside.exists():
         raise ValueError(f"{path}: its labels are missing; put {beside.name} beside it")
     labels = beside.read_text(encoding="utf-8").split()
-    if len(labels) != len(rows):
-        raise ValueError(f"{beside}: {len(labels)} labels for {len(rows)} rows")
     return [{**row, "label": label} for row, label in zip(rows, labels, strict=True)]
 
 
