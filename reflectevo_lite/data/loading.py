@@ -66,10 +66,8 @@ def load_many(
     drawn = {name: _drawn(name, split, n, seed, data_dir, held) for name in sources}
     if short := [f"{name} has {len(rows)}" for name, rows in drawn.items() if len(rows) < (n or 0)]:
         warnings.warn(f"{', '.join(short)} {split} questions, fewer than the {n} asked for", stacklevel=2)
-    for name in {"mbpp", "mbpp:sanitized"} & set(drawn):
-        drawn[name] = [
-            row | ({"shown_tests": row["tests"][:shown_tests]} if shown_tests else {}) for row in drawn[name]
-        ]
+    for row in drawn.get("mbpp", []) + drawn.get("mbpp:sanitized", []):
+        row |= {"shown_tests": row["tests"][:shown_tests]} if shown_tests else {}
     in_turn = [row for turn in itertools.zip_longest(*drawn.values()) for row in turn if row is not None]
     copies: dict[str, int] = {}
     for row in in_turn:  # "~2", "~3" … after an id that was there before
@@ -86,29 +84,18 @@ def drop_shared(train: Sequence[Problem], test: Sequence[Problem]) -> list[Probl
 
 def sources_markdown() -> str:
     """What there is to `load`, a row per source or family: the Markdown table in docs/sources.md."""
-    rows = [
-        (
-            name,
-            s.url.split("/tree/")[0] if s.pattern else s.url,
-            s.hub,
-            s.licence,
-            s.published,
-            s.rule,
-            s.grader,
-            s.tested,
-        )
-        for name, s in {source.pattern or source.name: source for source in SOURCES.values()}.items()
-    ]
+    rows = []
+    for name, one in {source.pattern or source.name: source for source in SOURCES.values()}.items():
+        home = one.url.split("/tree/")[0] if one.pattern else one.url
+        rows.append((name, home, one.hub, one.licence, one.published, one.rule, one.grader, one.tested))
     by_hash = "by the question's hash"
     own_rule = f"{{split}} in the path, else meta.split, else {by_hash}"
     rows += [
         ("synthetic[:<family>]", "this package", "", "Apache-2.0", "unlimited", by_hash, "exact, choice", "as it is"),
         ("jsonl:PATH", "your file", "", "yours", "yours", own_rule, "any", "invented rows, good and bad"),
     ]
-    lines = [
-        "| source | from | licence | rows as published | train and test | grader | tested with |",
-        "|---" * 7 + "|",
-    ]
+    lines = ["| source | from | licence | rows as published | train and test | grader | tested with |"]
+    lines.append("|---" * 7 + "|")
     for name, origin, hub, *cells in rows:
         place = f"[origin]({origin})" if origin.startswith("https://") else origin
         place = (f"hub [{hub}](https://huggingface.co/datasets/{hub}), " if hub else "") + place

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +74,14 @@ def pretrain(
 def corpus_batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, start: int, batch_size: int, mix: dict[Kind, float]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless padded batches from batch `start` on; batch b depends on (seed, b) only, so a run can resume anywhere.
+    """Endless batches (rows × tokens, padded on the right) from batch `start` on; batch b depends on (seed, b) only, so a
+    run can resume anywhere.
 
     Each pool of 16 batches is sorted by length, which keeps padding low, and its batches shuffled.
     """
     import torch
 
-    def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
-        return torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(row) for row in rows], batch_first=True, padding_value=value
-        )
-
+    pad, fill = tokenizer.pad_token_id, partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
     pool, skipped = divmod(start, 16)
     for index in itertools.count(pool):
         rng = random.Random(f"corpus/{seed}/{index}")
@@ -92,10 +90,9 @@ def corpus_batches(
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         rng.shuffle(batches)
         for batch in batches[skipped if index == pool else 0 :]:
-            ids, labels = zip(*batch, strict=True)
-            tokens = padded(ids, tokenizer.pad_token_id)
-            mask = (tokens != tokenizer.pad_token_id).long()
-            yield {"input_ids": tokens, "attention_mask": mask, "labels": padded(labels, -100)}
+            ids, labels = ([torch.tensor(row) for row in column] for column in zip(*batch, strict=True))
+            ids, labels = fill(ids, padding_value=pad), fill(labels, padding_value=-100)
+            yield {"input_ids": ids, "attention_mask": (ids != pad).long(), "labels": labels}
 
 
 def _new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, seed: int) -> PreTrainedModel:
@@ -160,9 +157,12 @@ def gates(engine: generate.Engine, n: int = 600, seed: int = 1) -> dict[str, flo
 
     def mended(places: dict[int, Place | None]) -> float:
         """Share of these questions that a retry gets right after a diagnosis of the place (None: after none)."""
-        said = {i: reflection_text(tasks[i], parsed[i], place, errors[i].get(place, "context"), "generic")
-                for i, place in places.items() if place is not None}  # fmt: skip
-        texts = ask([prompts.retry_prompt(rows[i], first[i], said.get(i)) for i in places])
+
+        def diagnosis(i: int, place: Place) -> str:
+            return reflection_text(tasks[i], parsed[i], place, errors[i].get(place, "context"), "generic")
+
+        said = [None if place is None else diagnosis(i, place) for i, place in places.items()]
+        texts = ask([prompts.retry_prompt(rows[i], first[i], text) for i, text in zip(places, said, strict=True)])
         seconds = [(tasks[i], tasks[i].parse(text)) for i, text in zip(places, texts, strict=True)]
         return sum(a is not None and a.answer == task.gold() for task, a in seconds) / max(1, len(places))
 
@@ -178,20 +178,20 @@ def gates(engine: generate.Engine, n: int = 600, seed: int = 1) -> dict[str, flo
     greedy, sampled = ask(reflect), ask(reflect, temperature=1.0)
     chance = sum(len(errors[i]) / (len(steps[i]) + 1) for i in errors) / known
     located = sum(blamed(text) in errors[i] for i, text in zip(errors, sampled, strict=True)) / known
+    last = sum(blamed(text) == len(steps[i]) for i, text in zip(errors, greedy, strict=True)) / known
     right = {i: next(iter(errors[i])) for i in errors}
     enough = {i: p for i, p in right.items() if tasks[i].retry(parsed[i], p).answer == tasks[i].gold()}
     wrong = {i: random.Random(i).choice([k for k in steps[i] if k not in errors[i]] or list(errors[i])) for i in errors}
     return {
         "greedy accuracy at turn 1": (n - len(missed)) / n,
         "sampled localisation over chance": located / chance if chance else 0.0,
-        "greedy share that blames the last step":
-            sum(blamed(text) == len(steps[i]) for i, text in zip(errors, greedy, strict=True)) / known,
+        "greedy share that blames the last step": last,
         "right diagnosis mends what needs one correction": mended(enough),
         "wrong diagnosis mends": mended(wrong),
         "gain of a plain retry": mended(dict.fromkeys(missed)) * len(missed) / n,
         "reflections that state a result": sum(" gives" in r or "Answer:" in r for r in greedy + sampled) / (2 * known),
         "readable first attempts": len(parsed) / n,
-    }  # fmt: skip
+    }
 
 
 # -- Card --------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 from .adapters import train_adapter, training_sets
 from .carryover import balanced, some_of_each, swap, swaps_of, transfer, transfer_table
+from .collapse import collapse_warnings, watch
 from .evaluation import Asked, evaluate, first_turns, held_out, read_rows
 from .metrics import by_turn, compare, correct_for_many, metrics
 from .paper import beside, orientation
@@ -12,7 +13,6 @@ from .resample import repeated, resample
 from .rounds import (
     ROUND_DATA,
     adapter_of_round,
-    collapse_warnings,
     first_round,
     hold_back,
     last_round,
@@ -23,7 +23,6 @@ from .rounds import (
     run_round,
     validate,
     verdict,
-    watch,
 )
 from .settings import (
     BASELINE,

@@ -12,18 +12,17 @@ at a test question. `p` is a run's parameters (`run.open_run`).
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from .. import curate, embedded, prompts, store
+from .. import curate, store
 from ..generate import Adapter, Engine, generate_rollouts
 from ..rows import Problem
 from ..train import TrainParams, train_dpo, train_sft
+from .collapse import harvest
 from .evaluation import Asked, evaluate, first_turns
 from .metrics import compare, describe
 from .settings import BASELINE, Evaluation, round_setting
@@ -122,116 +121,12 @@ def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 
     """
     rows, prompted = [], run.read("evals", Evaluation(BASELINE).file)
     for entry in [{"round": 0, "rows": prompted}, *(d for d in done if d["rows"])]:
-        r = entry["round"]
-        row = describe(Evaluation(f"round_{r}"), "all", entry["rows"], seed)
+        row = describe(Evaluation(BASELINE), "all", entry["rows"], seed)
         low, high = (row["acc_t1"] + bound for bound in row["delta_ci"])
-        rows.append(
-            {
-                "round": r,
-                "acc_t1": row["acc_t1"],
-                "acc_t2": row["acc_t2"],
-                "low": low,
-                "high": high,
-                "n": row["n"],
-                **{key: entry.get(key, math.nan) for key in ("reflections", "corrected", "distinct", "words")},
-            }
-        )
+        yielded = {key: entry.get(key, math.nan) for key in ("reflections", "corrected", "distinct", "words")}
+        shown = {key: row[key] for key in ("acc_t1", "acc_t2")} | {"low": low, "high": high, "n": row["n"]}
+        rows.append({"round": entry["round"]} | shown | yielded)
     return pd.DataFrame(rows)
-
-
-def harvest(found: Sequence[Any]) -> dict[str, Any]:
-    """What a round's rollouts yielded: reflections, the share that led to a correct answer, and how varied they are."""
-    reflections = [x for row in found for x in row["reflections"]]
-    texts = [x["text"] for x in reflections]
-    return {
-        "reflections": len(texts),
-        "corrected": sum(x["turn2"]["correct"] for x in reflections) / max(1, len(texts)),
-        "distinct": len(set(texts)) / max(1, len(texts)),
-        "words": sum(len(t.split()) for t in texts) / max(1, len(texts)),
-    }
-
-
-def watch(by_round: dict[int, Sequence[Any]]) -> pd.DataFrame:
-    """What tells a Reflector that learns from one that collapses, for each round's rollouts.
-
-    Columns, all on as many reflections for every round (the fewest of any): round, reflections; corrected (share that
-    led to a right answer); distinct (share of different texts); distinct_2 (share of different word pairs, Li et al.
-    2016); same_place (share that blames the place blamed most often); copied (share of a reflection's word triples that
-    stand in the question or the attempt); words (mean length).
-    """
-    pooled = {r: [(row, x) for row in found for x in row["reflections"]] for r, found in by_round.items()}
-    n = min(map(len, pooled.values()), default=0)
-    return pd.DataFrame([{"round": r, **_habits(_spaced(pairs, n))} for r, pairs in pooled.items()])
-
-
-def _spaced(items: Sequence[Any], n: int) -> list[Any]:
-    """`n` of the items, evenly spaced, so that every task keeps its share."""
-    return [items[i * len(items) // n] for i in range(n)]
-
-
-def _habits(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
-    texts = [x["text"] for _, x in pairs]
-    n, words = max(1, len(texts)), [t.split() for t in texts]
-    bigrams = [pair for w in words for pair in _grams(w, 2)]
-    blamed = Counter(place for t in texts if (place := _place(t)) is not None)
-    return {
-        "reflections": len(texts),
-        "corrected": sum(x["turn2"]["correct"] for _, x in pairs) / n,
-        "distinct": len(set(texts)) / n,
-        "distinct_2": len(set(bigrams)) / max(1, len(bigrams)),
-        "same_place": max(blamed.values(), default=0) / n,
-        "copied": sum(_copied(row, x["text"]) for row, x in pairs) / n,
-        "words": sum(map(len, words)) / n,
-    }
-
-
-def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-
-
-def _copied(row: Any, text: str) -> float:
-    """Share of a reflection's word triples that stand in the question or in the attempt."""
-    source = f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}".split()
-    known, triples = set(_grams(source, 3)), _grams(text.split(), 3)
-    return sum(t in known for t in triples) / max(1, len(triples))
-
-
-def _place(text: str) -> str | None:
-    """The place that a reflection blames: as the embedded tasks put it, else the first step that it mentions."""
-    if (place := embedded.blamed(text)) is not None:
-        return str(place)
-    found = re.search(r"\b[Ss]tep (\d+)", text)
-    return found[1] if found else None
-
-
-SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how far it may move against round 1)
-    "distinct": ("fewer different reflections", 0.5),
-    "distinct_2": ("fewer different word pairs", 0.5),
-    "words": ("shorter reflections", 0.5),
-    "same_place": ("more reflections that blame one and the same place", 1.5),
-    "copied": ("more text copied from the question or the attempt", 1.5),
-}
-
-
-def collapse_warnings(frame: pd.DataFrame) -> list[str]:
-    """Plain words for every round of `watch` that shows a sign of collapse against the first; empty where none does.
-
-    A share may halve (diversity, length) or grow by half (one place, copied text) before it is reported: a rule of
-    thumb. Growing shares below a tenth are let pass.
-    """
-    warnings = []
-    for row in frame.to_dict("records")[1:]:
-        start = frame.iloc[0]
-        for column, (words, limit) in SIGNS.items():
-            ratio = row[column] / start[column] if start[column] else float(row[column] > 0) * limit
-            if ratio < limit if limit < 1 else ratio >= limit and row[column] > 0.1:
-                yields = "rose" if row["corrected"] > start["corrected"] else "did not rise"
-                warnings.append(
-                    f"Round {row['round']:.0f} shows {words} than round {start['round']:.0f}: {column} "
-                    f"{start[column]:.2f} → {row[column]:.2f}, while the share that helps {yields} "
-                    f"({start['corrected']:.0%} → {row['corrected']:.0%}). Read some before you go on."
-                )
-    return warnings
 
 
 def first_round(run: store.Run, how: Literal["sft", "dpo"] = "sft") -> dict[str, Any]:
@@ -268,8 +163,6 @@ def multi_turn(run: store.Run) -> list[str]:
 
 def last_round(run: store.Run) -> str:
     """The setting of the latest round that was evaluated; round 1 if there is no other."""
-    found = [p.parent.name for p in run.path("rounds").glob("*/rollouts.jsonl")]
-    done = [
-        s for r in sorted(map(int, found)) if run.path("evals", Evaluation(s := round_setting(r).name).file).exists()
-    ]
-    return done[-1] if done else round_setting(1).name
+    numbers = sorted(int(p.parent.name) for p in run.path("rounds").glob("*/rollouts.jsonl"))
+    names = [round_setting(r).name for r in (1, *numbers)]
+    return [name for name in names if name == names[0] or run.path("evals", Evaluation(name).file).exists()][-1]

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 from .. import store
 from ..prompts import Mode
 
-Control = Literal["retry", "shuffled", "resample", "resample_vote"]
 CONTROLS: dict[str, str] = {
     "retry": "plain retry",
     "shuffled": "shuffled reflections",
@@ -106,7 +105,7 @@ class Setting(NamedTuple):
     corrector: str | Path | None = None
     one_stage: bool = False  # reflection and second attempt in one completion, by `reflector`
     answers: str | Path | None = None  # it never reflects: this adapter answers every question anew
-    also: tuple[tuple[Mode, Control | None], ...] = ()  # evaluated beside its plain oracle mode
+    also: tuple[tuple[str, str | None], ...] = ()  # evaluated beside its plain oracle mode
     multi_turn: bool = False  # goes on for as many turns as a run asks for
     family: Literal["prompted", "control", "sft", "preference", "reward", "answers"] = "sft"  # its colour in figures
     before: str | None = None  # a further setting that it is compared with: the round before
@@ -133,40 +132,24 @@ class Setting(NamedTuple):
 
 
 BASELINE, UNFILTERED_CONTROL = "prompted", "unfiltered"  # what every setting is compared with
-_TOLD_NOTHING: tuple[Mode, None] = ("intrinsic", None)
+_RETRY, _SHUFFLED, _UNTOLD = ("oracle", "retry"), ("oracle", "shuffled"), ("intrinsic", None)
+_FIRST = (_RETRY, _SHUFFLED, _UNTOLD, ("intrinsic", "retry"))
+_TWO, _THREE, _FOUR = "02_reflection_generation", "03_sft", "04_dpo"
 SETTINGS: dict[str, Setting] = {  # in the order of the paper's table
     s.name: s
     for s in (
+        Setting(BASELINE, "prompted reflection", _TWO, also=_FIRST, multi_turn=True, family="prompted"),
+        Setting("one_stage_prompted", "prompted, one completion", _TWO, one_stage=True, family="prompted"),
+        Setting("qa", "SFT on answers (its own turn 1)", _THREE, answers="qa", family="answers"),
+        Setting("one_stage", "one-stage SFT (D+)", _THREE, "one_stage", one_stage=True),
+        Setting("two_stage", "two-stage SFT (D+)", _THREE, "reflector", "corrector", also=(_RETRY,)),
         Setting(
-            "prompted",
-            "prompted reflection",
-            "02_reflection_generation",
-            also=(("oracle", "retry"), ("oracle", "shuffled"), _TOLD_NOTHING, ("intrinsic", "retry")),
-            multi_turn=True,
-            family="prompted",
+            "reflector_only", "reflector SFT (D+)", _THREE, "reflector", also=(_SHUFFLED, _UNTOLD), multi_turn=True
         ),
-        Setting(
-            "one_stage_prompted",
-            "prompted, one completion",
-            "02_reflection_generation",
-            one_stage=True,
-            family="prompted",
-        ),
-        Setting("qa", "SFT on answers (its own turn 1)", "03_sft", answers="qa", family="answers"),
-        Setting("one_stage", "one-stage SFT (D+)", "03_sft", "one_stage", one_stage=True),
-        Setting("two_stage", "two-stage SFT (D+)", "03_sft", "reflector", "corrector", also=(("oracle", "retry"),)),
-        Setting(
-            "reflector_only",
-            "reflector SFT (D+)",
-            "03_sft",
-            "reflector",
-            also=(("oracle", "shuffled"), _TOLD_NOTHING),
-            multi_turn=True,
-        ),
-        Setting("unfiltered", "reflector SFT (unfiltered)", "03_sft", "unfiltered", family="control"),
-        Setting("dpo_pm", "DPO (D±)", "04_dpo", "dpo_pm", family="preference"),
-        Setting("dpo_pref", "DPO (D^pref)", "04_dpo", "dpo_pref", family="preference"),
-        Setting("sft_dpo", "reflector SFT, then DPO (D±)", "04_dpo", "sft_dpo", family="preference"),
+        Setting(UNFILTERED_CONTROL, "reflector SFT (unfiltered)", _THREE, "unfiltered", family="control"),
+        Setting("dpo_pm", "DPO (D±)", _FOUR, "dpo_pm", family="preference"),
+        Setting("dpo_pref", "DPO (D^pref)", _FOUR, "dpo_pref", family="preference"),
+        Setting("sft_dpo", "reflector SFT, then DPO (D±)", _FOUR, "sft_dpo", family="preference"),
         Setting("grpo", "GRPO (reward: turn 2 is right)", "grpo", "grpo", family="reward"),
         Setting("gain_top", "reflector SFT (half of D+ by gain)", "gain", "gain_top"),
         Setting("gain_random", "reflector SFT (random half of D+)", "gain", "gain_random", family="control"),
@@ -178,10 +161,8 @@ def round_setting(r: int) -> Setting:
     """Round r of notebook 05; round 0 is the prompted base model, round 1 notebook 03's reflector."""
     if r < 2:
         return SETTINGS["reflector_only" if r else BASELINE]
-    name = f"round_{r}"
-    return Setting(
-        name, f"round {r}", "05_iteration", name, multi_turn=True, family="preference", before=round_setting(r - 1).name
-    )
+    name, before = f"round_{r}", round_setting(r - 1).name
+    return Setting(name, f"round {r}", "05_iteration", name, multi_turn=True, family="preference", before=before)
 
 
 def setting(name: str) -> Setting:

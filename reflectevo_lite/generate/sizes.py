@@ -97,9 +97,8 @@ def shape_of(name: str) -> Shape:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:  # offline, gated, no such model, nothing that transformers knows
-        raise ValueError(
-            f"the size of model {name!r} is not known: give a folder with its config.json, or one of {', '.join(KNOWN)}"
-        ) from error
+        remedy = f"give a folder with the config.json of a model that transformers knows, or one of {', '.join(KNOWN)}"
+        raise ValueError(f"the size of model {name!r} is not known: {remedy}") from error
     return shape_from_config(config.to_dict())
 
 
@@ -119,7 +118,8 @@ def shape_from_config(config: Mapping[str, Any]) -> Shape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(read)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"no size is known for models of type {kind!r}: {error}".splitlines()[0]) from error
+        why = str(error).split(". ")[0]
+        raise ValueError(f"no size is known for models of type {kind!r}: {why}") from error
     head = model.get_output_embeddings()
     linear = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     if not linear:

@@ -158,19 +158,16 @@ class Explorer:
         """
         mask = np.ones(len(self.frame), bool)
         for name, values in wanted.items():
-            mask &= self._mask("class" if name == "error" else name, values)
+            column = "class" if name == "error" else name
+            if column not in COLUMNS:
+                raise ValueError(f"unknown filter {column!r}; there are {', '.join(COLUMNS)} and error")
+            if values is not None:
+                values = [values] if isinstance(values, str) else list(values)
+                if unknown := [v for v in values if v not in self.frame[column].cat.categories]:
+                    raise ValueError(f"no row has {column} {unknown[0]!r}; there are {', '.join(self.options(column))}")
+                mask &= self.frame[column].isin(values).to_numpy()
         self.show(np.flatnonzero(mask))
         return self.frame.iloc[self.shown]
-
-    def _mask(self, column: str, values: str | Sequence[str] | None) -> np.ndarray:
-        if column not in COLUMNS:
-            raise ValueError(f"unknown filter {column!r}; there are {', '.join(COLUMNS)} and error")
-        if values is None:
-            return np.ones(len(self.frame), bool)
-        values = [values] if isinstance(values, str) else list(values)
-        if unknown := [v for v in values if v not in self.frame[column].cat.categories]:
-            raise ValueError(f"no row has {column} {unknown[0]!r}; there are {', '.join(self.options(column))}")
-        return self.frame[column].isin(values).to_numpy()
 
     def select(self, position: int) -> dict[str, Any]:
         """Go to a place among the rows shown and return that row with its texts. Raises IndexError."""

@@ -293,15 +293,10 @@ def tokens_accuracy(results: pd.DataFrame) -> Figure:
 def _name_beside(axes: Axes, rows: list[dict[str, Any]], gap: float = 0.052) -> None:
     """Name each point (in order of height) at the right edge, no two labels closer than `gap` of the axes' height."""
     low, high = axes.get_ylim()
-    gap = min(gap, 1 / max(1, len(rows)))
-    place, places = 0.0, []
-    for row in rows:
-        place = max(place + gap, (row["Acc@t2"] - low) / (high - low))
-        places.append(place)
-    top = 0.99
-    for i in reversed(range(len(places) if place > top else 0)):  # too high at the top: press down from there
-        places[i] = top = min(places[i], top)
-        top -= gap
+    heights = np.array([(row["Acc@t2"] - low) / (high - low) for row in rows])
+    steps = min(gap, 1 / max(1, len(rows))) * np.arange(len(rows))
+    pushed_up = np.maximum.accumulate(heights - steps) + steps
+    places = np.minimum(pushed_up, 0.99 - steps[::-1])
     leader = {"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4, "relpos": (0, 0.5)}
     style = {"textcoords": "axes fraction", "fontsize": 8, "va": "center", "annotation_clip": False}
     for row, y in zip(rows, places, strict=True):

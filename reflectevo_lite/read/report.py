@@ -96,10 +96,10 @@ def headline(metrics: dict[str, Any]) -> list[str]:
 
 def warnings(run: store.Run, metrics: dict[str, Any]) -> list[str]:
     """What a reader of this run should know before believing it: one sentence each, none if all is well."""
-    return [*_small(metrics), *_missing(run, metrics), *_truncated(run)]
+    return [*_warnings(run, metrics), *_truncated(run)]
 
 
-def _small(metrics: dict[str, Any]) -> Iterator[str]:
+def _warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
     sizes = {r["n"] for r in metrics["rows"] if r["task"] == "all"}
     if not sizes:
         yield "No setting was evaluated."
@@ -109,11 +109,7 @@ def _small(metrics: dict[str, Any]) -> Iterator[str]:
         yield f"Only {min(sizes):,} held-out questions{least}."
     if len(sizes) > 1:
         yield f"Settings were evaluated on different numbers of questions ({min(sizes):,} to {max(sizes):,})."
-
-
-def _missing(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
-    late = [stage for stage in store.STAGES[:-1] if not store.stage_finished(run.directory, stage)]
-    if late:
+    if late := [stage for stage in store.STAGES[:-1] if not store.stage_finished(run.directory, stage)]:
         yield f"Not executed to the end in this run: {', '.join(late)}."
     controls = [r["control"] for r in metrics["rows"] if r["setting"] == evaluate.BASELINE]
     if None in controls and "retry" not in controls:

@@ -48,13 +48,13 @@ class View:
 
     def _start_somewhere_telling(self) -> None:
         """Begin with what a trained Reflector fixed, beside the prompted one, if the run has both."""
-        found = {e for name in self.explorer.options("setting") if (e := Evaluation.parse(name)).stem == name}
         base, best = Evaluation(evaluate.BASELINE), Evaluation("reflector_only")
+        found = [Evaluation.parse(name) for name in self.explorer.options("setting") if not name.startswith("rollouts")]
         trained = [e for e in found if e.mode == "oracle" and evaluate.setting(e.setting).family != "prompted"]
-        with self._filling():
-            if base in found and trained:
-                first = best if best in found else min(trained, key=lambda e: e.order)
-                self.fields["setting"].value, self.other.value = first.stem, base.stem
+        if base in found and trained:
+            with self._filling():
+                self.fields["setting"].value = (best if best in trained else trained[0]).stem
+                self.other.value = base.stem
                 if "fixed" in self.explorer.options("outcome"):
                     self.fields["outcome"].value = "fixed"
 
@@ -138,7 +138,10 @@ class View:
 
     def _on_move(self, step: Any) -> None:
         step()
-        self._draw_list()
+        if not 0 <= self.explorer.position - self._start < len(self.list.options):
+            self._draw_list()
+        with self._filling():
+            self.list.index = self.explorer.position - self._start if self.list.options else None
         self._draw()
 
     def _on_annotate(self, _: Any) -> None:
@@ -182,12 +185,12 @@ class View:
         self.pane.value = self.explorer.page()
         with self._filling():
             found = self.explorer.annotation()
-            self.label.value, self.note.value = found["class"] or "", found["note"]
+            self.label.value = found["class"] if found["class"] in mistakes.CLASSES else ""
+            self.note.value = found["note"]
             self.label.disabled = self.note.disabled = position < 0
         self._say("")
-        self.count.value = _small(
-            f"<b>{position + 1:,}</b> of {shown:,} shown, {len(self.explorer.frame):,} in all"
-        ).value
+        total = len(self.explorer.frame)
+        self.count.value = _small(f"<b>{position + 1:,}</b> of {shown:,} shown, {total:,} in all").value
 
     def _say(self, text: str, kind: str = "") -> None:
         self.status.value = render("status.html", text=text, kind=kind)

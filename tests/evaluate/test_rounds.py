@@ -138,15 +138,15 @@ def test_the_watch_sees_sameness_copying_and_shrinking():
         rollout([f"Step {i % 5 + 1} looks wrong, cause number {i} of many here"], [i % 3 == 0]) for i in range(40)
     ]
     stuck = [rollout(["Step 1: 3 + 4 gives 9"], [False]) for _ in range(60)]
-    frame = iteration.watch({1: varied, 2: varied, 3: stuck})
+    frame = evaluate.watch({1: varied, 2: varied, 3: stuck})
     assert list(frame["reflections"]) == [40, 40, 40]
     one, three = frame.iloc[0], frame.iloc[2]
     assert one["distinct"] == 1 and three["distinct"] == 1 / 40 and three["same_place"] == 1 and three["copied"] == 1
     assert one["same_place"] == 0.2 and one["copied"] == 0
-    warnings = iteration.collapse_warnings(frame)
+    warnings = evaluate.collapse_warnings(frame)
     assert all(line.startswith("Round 3") for line in warnings)
     for word in ("fewer different reflections", "one and the same place", "more text copied", "did not rise"):
         assert any(word in line for line in warnings)
-    assert iteration.collapse_warnings(iteration.watch({1: varied, 2: varied})) == []
-    assert iteration.watch({1: varied, 2: []})["distinct"].tolist() == [0, 0]  # nothing to look at divides nothing
+    assert evaluate.collapse_warnings(evaluate.watch({1: varied, 2: varied})) == []
+    assert evaluate.watch({1: varied, 2: []})["distinct"].tolist() == [0, 0]  # nothing to look at divides nothing
     assert len(figures.collapse(frame).axes) == 2

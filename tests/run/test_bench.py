@@ -8,19 +8,21 @@ from reflectevo_lite.run import bench, cli
 from reflectevo_lite.run.bench import cpu, table
 
 
-def test_rounds_are_paired_and_their_order_is_swapped():
-    order = []
+def test_rounds_are_paired_and_their_order_is_swapped(monkeypatch):
+    clock, order = [0.0], []
+    monkeypatch.setattr(table.time, "perf_counter", lambda: clock[0])
 
-    def rate(name, values):
-        def measured(i):
+    def work(name, seconds):
+        def done(i):
             order.append(name)
-            return values[i]
+            clock[0] += seconds[i]
+            return 120
 
-        return measured
+        return done
 
-    pairs = table.paired(rate("a", [8, 30, 4]), rate("b", [4, 10, 4]), 3)
+    pairs = table.paired(work("a", [15, 4, 30]), work("b", [30, 12, 30]), 3)
     row = table.comparison("m", "x/s", "b", pairs)
-    assert order[2:] == ["a", "b", "b", "a", "a", "b"]  # after the warm-up
+    assert order == ["b", "a", "a", "b", "b", "a", "a", "b"]  # the first round warms up
     assert (row["ratio"], row["low"], row["high"], row["rate"], row["baseline"]) == (2, 1, 3, 8, 4)
 
 

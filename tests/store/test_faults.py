@@ -14,7 +14,6 @@ from conftest import ROOT
 
 from reflectevo_lite import store
 from reflectevo_lite.generate import rollouts
-from reflectevo_lite.run import pipeline
 
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -122,7 +121,7 @@ def test_a_child_of_a_dead_process_does_not_keep_its_lock(questions, undisturbed
 
 
 def test_the_run_lock_of_the_command_does_not_stop_its_own_kernel(questions, tmp_path):
-    with pipeline.lock(tmp_path):
+    with open(tmp_path / ".lock", "a+b") as handle, store.locked(handle, tmp_path):
         assert finish(start(questions, tmp_path / "rollouts" / "train.jsonl"))["rows"] == 207
 
 

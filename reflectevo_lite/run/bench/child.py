@@ -10,12 +10,13 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ... import generate, store, train
 from ...generate import TransformersEngine
 from ..memory import card
-from .cpu import token_rate
+from .cpu import tokens
 from .table import comparison, paired
 
 SHAPES = {  # name: (architecture, shape, rows in a batch)
@@ -93,9 +94,9 @@ def train_steps(folder: str, shape: str, kind: str, arm: str, steps: int = 8, re
 
     on_card, (_, sizes, batch) = torch.cuda.is_available(), SHAPES[shape]
     trainer, backend = _trainer(folder, kind, arm, batch, steps, MAX_LENGTH if on_card else 64)
-    tokens, ends = _watch(trainer)
+    seen, ends = _watch(trainer)
     trainer.train()
-    rate = sum(tokens[WARM_UP : WARM_UP + steps]) / (ends[-1] - ends[WARM_UP - 1])
+    rate = sum(seen[WARM_UP : WARM_UP + steps]) / (ends[-1] - ends[WARM_UP - 1])
     weights = sizes.linear + sizes.vocab * sizes.hidden  # an input embedding is a look-up
     known = card(torch.cuda.get_device_name(0)) if on_card else None
     return {
@@ -148,12 +149,12 @@ def _watch(trainer: Any) -> tuple[list[int], list[float]]:
     import torch
     from transformers import TrainerCallback
 
-    tokens, ends, collate = [], [], trainer.data_collator
+    seen, ends, collate = [], [], trainer.data_collator
 
     def counted(examples: Any) -> Any:
         batch = collate(examples)
         mask = batch.get("attention_mask")
-        tokens.append(int(mask.sum()) if mask is not None else batch["input_ids"].numel())
+        seen.append(int(mask.sum()) if mask is not None else batch["input_ids"].numel())
         return batch
 
     class Clock(TrainerCallback):
@@ -164,7 +165,7 @@ def _watch(trainer: Any) -> tuple[list[int], list[float]]:
 
     trainer.data_collator = counted
     trainer.add_callback(Clock())
-    return tokens, ends
+    return seen, ends
 
 
 def answer(batching: str, shape: str, prompts: int, new_tokens: int, rounds: int) -> Iterator[dict[str, Any]]:
@@ -177,9 +178,9 @@ def answer(batching: str, shape: str, prompts: int, new_tokens: int, rounds: int
     one = TransformersEngine(loaded, batching="generate", batch_tokens=1)
     ours.stops = one.stops = []  # random weights end no turn: every completion is as long as asked for
     asked = [[{"role": "user", "content": row["prompt"]}] for row in rows_of("sft", prompts, tokenizer)]
-    rates = token_rate(ours, asked, new_tokens), token_rate(one, asked[:2], new_tokens)
+    both = partial(tokens, ours, asked, new_tokens), partial(tokens, one, asked[:2], new_tokens)
     name, pairs = f"generation, {batching} ({new_tokens} new tokens, {prompts} prompts)", []
-    for pair in paired(*rates, rounds):
+    for pair in paired(*both, rounds):
         if ours.batching != batching:
             raise RuntimeError(f"{batching} batches failed, see above")
         pairs.append(pair)

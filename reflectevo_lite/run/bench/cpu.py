@@ -6,16 +6,16 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ... import embedded, generate, grading, prompts, sandbox, store
 from ...generate import TransformersEngine
 from ...rows import Message, Problem
-from .table import COMPARISON, Rate, cells, comparison, paired, write
+from .table import COMPARISON, cells, comparison, paired, write
 
 
 def measure(out: str | Path, *, rounds: int, size: int) -> str:
@@ -40,42 +40,32 @@ def generation(rounds: int, size: int, alone: int = 48) -> list[dict[str, Any]]:
         for j in range(4)
     ]
     name = "rollouts (answer, 2 reflections, 2 second answers; greedy)"
-    pairs = paired(rollout_rate(ours, problems, size), rollout_rate(one, problems, min(alone, size // 4)), rounds)
-    rows = [comparison(name, "problems/s", "one prompt at a time", pairs)]
+    both = partial(rolled_out, ours, problems, size), partial(rolled_out, one, problems, min(alone, size // 4))
+    rows = [comparison(name, "problems/s", "one prompt at a time", paired(*both, rounds))]
     for name, asked, options in (
         ("answers", answers, {}),
         ("4 reflections each", reflections, {}),
         ("8 samples each", answers[: size // 8], {"n": 8, "temperature": 1.0}),
     ):
-        pairs = paired(*(token_rate(engine, asked, 96, **options) for engine in (ours, plain)), rounds)
-        rows.append(comparison(f"generation: {name}", "tokens/s", "generate, same batches", pairs))
+        both = (partial(tokens, engine, asked, 96, **options) for engine in (ours, plain))
+        rows.append(comparison(f"generation: {name}", "tokens/s", "generate, same batches", paired(*both, rounds)))
     return rows
 
 
-def rollout_rate(engine: TransformersEngine, problems: Sequence[Problem], size: int) -> Rate:
-    """Problems a second, `size` of them a round."""
+def rolled_out(engine: TransformersEngine, problems: Sequence[Problem], size: int, i: int) -> int:
+    """Roll out the i-th `size` problems."""
+    start = i * size % len(problems)
+    part = [*problems, *problems][start : start + size]
     how = {"k": 2, "temperature": 0.0, "max_new_tokens": 96, "chunk_size": size, "progress": False}
-
-    def rate(i: int) -> float:
-        start = i * size % len(problems)
-        part = [*problems, *problems][start : start + size]
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            generate.generate_rollouts(engine, part, Path(folder) / "rollouts.jsonl", **how)
-            return size / (time.perf_counter() - began)
-
-    return rate
+    with tempfile.TemporaryDirectory() as folder:
+        generate.generate_rollouts(engine, part, Path(folder) / "rollouts.jsonl", **how)
+    return size
 
 
-def token_rate(engine: TransformersEngine, asked: Sequence[list[Message]], max_new_tokens: int, **options: Any) -> Rate:
-    """New tokens a second."""
-
-    def rate(i: int) -> float:
-        began = time.perf_counter()
-        found = engine.generate(asked, max_new_tokens=max_new_tokens, seed=i, **options)
-        return sum(c.tokens for row in found for c in row) / (time.perf_counter() - began)
-
-    return rate
+def tokens(engine: TransformersEngine, asked: Sequence[list[Message]], limit: int, i: int, **options: Any) -> int:
+    """Generate up to `limit` tokens for each prompt, with seed i; the number of new tokens."""
+    found = engine.generate(asked, max_new_tokens=limit, seed=i, **options)
+    return sum(completion.tokens for row in found for completion in row)
 
 
 def memory(few: int = 2_000, many: int = 20_000) -> dict[str, Any]:
@@ -114,23 +104,17 @@ def checking(rounds: int) -> list[dict[str, Any]]:
     for name, grader, items in (("mathematics", "math", maths), ("programs in the sandbox", "code", codes)):
         shared = {"task": grader, "question": "", "grader": grader, "meta": {}}
         problems = [{"id": str(i)} | shared | own for i, (own, _) in enumerate(items)]
-        rates = (grading_rate(problems, [reply for _, reply in items], workers) for workers in (None, 1))
+        both = (partial(graded, problems, [reply for _, reply in items], workers) for workers in (None, 1))
         try:
-            rows.append(comparison(f"grading: {name}", "answers/s", "one at a time", paired(*rates, rounds)))
+            rows.append(comparison(f"grading: {name}", "answers/s", "one at a time", paired(*both, rounds)))
         except sandbox.SandboxError as error:  # no containment here: nothing is run, and the bench says so
             print(f"grading: {name}: not measured ({error})")
     return rows
 
 
-def grading_rate(problems: Sequence[Problem], replies: Sequence[str], workers: int | None) -> Rate:
-    """Answers graded a second, all of them right."""
-
-    def rate(_: int) -> float:
-        began = time.perf_counter()
-        grades = grading.grade_many(problems, replies, workers=workers, progress=False)
-        seconds = time.perf_counter() - began
-        if not all(grade.correct for grade in grades):
-            raise RuntimeError("a right answer was graded wrong; the rate would mean nothing")
-        return len(problems) / seconds
-
-    return rate
+def graded(problems: Sequence[Problem], replies: Sequence[str], workers: int | None, _: int) -> int:
+    """Grade replies that are all right."""
+    grades = grading.grade_many(problems, replies, workers=workers, progress=False)
+    if not all(grade.correct for grade in grades):
+        raise RuntimeError("a right answer was graded wrong; the rate would mean nothing")
+    return len(problems)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ... import store
 
-Rate = Callable[[int], float]  # round -> units per second
+Work = Callable[[int], float]  # does the work of a round, and returns how much it was
 Pair = tuple[float, float]  # our rate and the other one
 COMPARISON = ("", "rate", "against", "rate", "ratio (lowest to highest round)")
 
 
-def paired(ours: Rate, theirs: Rate, rounds: int) -> Iterator[Pair]:
-    """Both rates round by round, the order swapped every round, so that whatever else the machine does hits both."""
-    ours(0), theirs(0)  # warm-up
-    for i in range(rounds):
-        found = {rate: rate(i) for rate in ((ours, theirs) if i % 2 == 0 else (theirs, ours))}
-        yield found[ours], found[theirs]
+def paired(ours: Work, theirs: Work, rounds: int) -> Iterator[Pair]:
+    """Work done a second, round by round; the order is swapped every round, so that whatever else the machine does hits
+    both. A first round warms up and is not counted."""
+    for i in range(-1, rounds):
+        found = {}
+        for work in (theirs, ours) if i % 2 else (ours, theirs):
+            began = time.perf_counter()
+            found[work] = work(max(i, 0)) / (time.perf_counter() - began)
+        if i >= 0:
+            yield found[ours], found[theirs]
 
 
 def comparison(measure: str, unit: str, against: str, pairs: Iterable[Pair]) -> dict[str, Any]:

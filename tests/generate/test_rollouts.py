@@ -5,9 +5,8 @@ import json
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite import prompts
+from reflectevo_lite import prompts, store
 from reflectevo_lite.generate import rollouts
-from reflectevo_lite import store
 
 
 def generate(engine, problems, out, **kwargs):

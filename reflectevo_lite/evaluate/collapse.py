@@ -1,0 +1,101 @@
+"""Does the Reflector learn, or does it collapse? What a round's rollouts show (notebook 05)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from .. import embedded, prompts
+
+
+def watch(by_round: dict[int, Sequence[Any]]) -> pd.DataFrame:
+    """What tells a Reflector that learns from one that collapses, for each round's rollouts.
+
+    Columns, all on as many reflections for every round (the fewest of any): round, reflections; corrected (share that
+    led to a right answer); distinct (share of different texts); distinct_2 (share of different word pairs, Li et al.
+    2016); same_place (share that blames the place blamed most often); copied (share of a reflection's word triples that
+    stand in the question or the attempt); words (mean length).
+    """
+    pooled = {r: [(row, x) for row in found for x in row["reflections"]] for r, found in by_round.items()}
+    n = min(map(len, pooled.values()), default=0)
+    return pd.DataFrame([{"round": r, **_habits(_spaced(pairs, n))} for r, pairs in pooled.items()])
+
+
+def _spaced(items: Sequence[Any], n: int) -> list[Any]:
+    """`n` of the items, evenly spaced, so that every task keeps its share."""
+    return [items[i * len(items) // n] for i in range(n)]
+
+
+def _habits(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+    texts = [x["text"] for _, x in pairs]
+    n, words = max(1, len(texts)), [t.split() for t in texts]
+    bigrams = [pair for w in words for pair in _grams(w, 2)]
+    blamed = Counter(place for t in texts if (place := _place(t)) is not None)
+    return {
+        "reflections": len(texts),
+        "corrected": sum(x["turn2"]["correct"] for _, x in pairs) / n,
+        "distinct": len(set(texts)) / n,
+        "distinct_2": len(set(bigrams)) / max(1, len(bigrams)),
+        "same_place": max(blamed.values(), default=0) / n,
+        "copied": sum(_copied(row, x["text"]) for row, x in pairs) / n,
+        "words": sum(map(len, words)) / n,
+    }
+
+
+def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def _copied(row: Any, text: str) -> float:
+    """Share of a reflection's word triples that stand in the question or in the attempt."""
+    source = f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}".split()
+    known, triples = set(_grams(source, 3)), _grams(text.split(), 3)
+    return sum(t in known for t in triples) / max(1, len(triples))
+
+
+def _place(text: str) -> str | None:
+    """The place that a reflection blames: as the embedded tasks put it, else the first step that it mentions."""
+    if (place := embedded.blamed(text)) is not None:
+        return str(place)
+    found = re.search(r"\b[Ss]tep (\d+)", text)
+    return found[1] if found else None
+
+
+SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how far it may move against round 1)
+    "distinct": ("fewer different reflections", 0.5),
+    "distinct_2": ("fewer different word pairs", 0.5),
+    "words": ("shorter reflections", 0.5),
+    "same_place": ("more reflections that blame one and the same place", 1.5),
+    "copied": ("more text copied from the question or the attempt", 1.5),
+}
+
+
+def collapse_warnings(frame: pd.DataFrame) -> list[str]:
+    """Plain words for every round of `watch` that shows a sign of collapse against the first; empty where none does.
+
+    A share may halve (diversity, length) or grow by half (one place, copied text) before it is reported: a rule of
+    thumb. Growing shares below a tenth are let pass.
+    """
+    warnings = []
+    for row in frame.to_dict("records")[1:]:
+        start = frame.iloc[0]
+        for column, (words, limit) in SIGNS.items():
+            ratio = row[column] / start[column] if start[column] else float(row[column] > 0) * limit
+            if ratio < limit if limit < 1 else ratio >= limit and row[column] > 0.1:
+                yields = "rose" if row["corrected"] > start["corrected"] else "did not rise"
+                warnings.append(
+                    f"Round {row['round']:.0f} shows {words} than round {start['round']:.0f}: {column} "
+                    f"{start[column]:.2f} → {row[column]:.2f}, while the share that helps {yields} "
+                    f"({start['corrected']:.0%} → {row['corrected']:.0%}). Read some before you go on."
+                )
+    return warnings
+
+
+def harvest(found: Sequence[Any]) -> dict[str, float]:
+    """What a round's rollouts yielded: reflections, the share that led to a right answer, how varied and how long."""
+    habits = _habits([(row, x) for row in found for x in row["reflections"]])
+    return {name: habits[name] for name in ("reflections", "corrected", "distinct", "words")}
