@@ -95,7 +95,7 @@ def draw_instructions(n: int, seed: int, pool: Sequence[str] = POOL, *, k: int =
     Each `k` in a row are one wrong answer's: none of them comes twice as long as the pool has k. Raises ValueError for a
     name that is not in the pool of 32 (nor "generic").
     """
-    cards, drawn = instruction_pool(pool), []
+    cards, drawn = instruction_pool(pool), list[str]()
     rng = random.Random(f"instructions/{seed}")
     while len(drawn) < n:
         hand = drawn[len(drawn) - len(drawn) % k :]

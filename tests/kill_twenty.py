@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite import store
+from reflectevo_lite.embedded import tasks as synthetic
 
 ROOT = Path(__file__).parents[1]
 CHUNK = 2

@@ -57,7 +57,9 @@ def test_arrows_between_rooms_go_one_way():
 
 
 def test_readmes_drawing_shows_the_real_rooms_and_arrows():
-    drawn = re.search(r"```text\n(rows · prompts.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    drawn = re.search(r"```text\n(rows · prompts.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[
+        1
+    ]
     lines = re.findall(r"^(\w+) .*?\[(.*?)\]$", drawn, re.MULTILINE)
     assert {room: {name for name in others.split() if name != "–"} for room, others in lines} == arrows()
 

@@ -15,10 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from reflectevo_lite import prompts
+from reflectevo_lite import prompts, store
 from reflectevo_lite.generate import rollouts
 from reflectevo_lite.generate.engines import Completion
-from reflectevo_lite import store
 
 
 class FakeEngine:

@@ -14,7 +14,7 @@ from ..rows import Message, PreferenceRow, Problem, RewardRow, Rollout, SFTRow
 from .sets import PairRow, PlusRow
 
 
-def examples(form: str, rows: Iterable[Any]) -> list[dict[str, Any]]:
+def examples(form: str, rows: Iterable[Any]) -> list[Any]:
     """Training examples of a form of `FORMS`, from the kind of row it takes. Raises ValueError for an unknown form."""
     if form not in FORMS:
         raise ValueError(f"unknown form of examples {form!r}; there are {', '.join(FORMS)}")

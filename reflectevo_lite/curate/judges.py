@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import generate, prompts
@@ -111,7 +111,7 @@ def server_judge(
     return _agreed("server", [v or 0.0 for v in verdicts], found)
 
 
-JUDGES = {"gain": gain_judge, "self": self_judge, "server": server_judge}
+JUDGES: dict[str, Callable[..., list[float]]] = {"gain": gain_judge, "self": self_judge, "server": server_judge}
 
 
 def parse_verdict(text: str) -> float | None:

@@ -34,7 +34,7 @@ def rows_of(source: Source, part: str = "", data_dir: str | Path | None = None) 
     Raises SourceMissing (one line) if nothing can be had, ValueError for a file that cannot be read.
     """
     parts = [part] if part else list(source.parts)  # the first of a pooled set is the whole
-    for root in filter(None, (data_dir, cache_dir())):
+    for root in filter(None, (data_dir, store.cache_dir())):
         found = {name: local_rows(source, name, Path(root)) for name in parts}
         if any(rows is not None for rows in found.values()):
             return _joined(found)
@@ -173,18 +173,12 @@ def hub_rows(source: Source, part: str) -> Indexed:
 
 
 def fetched_rows(source: Source, part: str) -> Indexed | None:
-    """Rows of the original file, downloaded into `cache_dir()`. Raises httpx's errors, ConnectionError if offline."""
+    """Rows of the original file, downloaded into `store.cache_dir()`. Raises httpx's errors, ConnectionError if offline."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("offline mode is switched on")
     import httpx
 
     answer = httpx.get(source.file_url(part), timeout=30, follow_redirects=True).raise_for_status()  # 30 s of silence
-    store.write_text(cache_dir() / source.folder / source.parts[part][0], answer.content.decode("utf-8"))
-    return local_rows(source, part, cache_dir())
-
-
-def cache_dir() -> Path:
-    """Where downloaded originals are kept: $REFLECTEVO_CACHE, else reflectevo_lite in the user's cache."""
-    users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("REFLECTEVO_CACHE") or Path(users, "reflectevo_lite"))
+    store.write_text(store.cache_dir() / source.folder / source.parts[part][0], answer.content.decode("utf-8"))
+    return local_rows(source, part, store.cache_dir())

@@ -86,7 +86,7 @@ def _instruction(rng: random.Random) -> str:
 
 
 def _scene(rng: random.Random, mode: prompts.Mode | None = None, *, wrong: bool = False) -> Scene:
-    """A task and an attempt at it: a `wrong` one, as in oracle mode, or in intrinsic mode half of the time a right one."""
+    """A task and an attempt at it: a wrong one, but in intrinsic mode half of the time a right one unless `wrong`."""
     mode = mode or ("oracle" if rng.random() < 0.7 else "intrinsic")
     right = mode == "intrinsic" and not wrong and rng.random() < 0.5
     while True:

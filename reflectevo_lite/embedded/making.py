@@ -74,10 +74,10 @@ def pretrain(
 def corpus_batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, start: int, batch_size: int, mix: dict[Kind, float]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches (rows × tokens, padded on the right) from batch `start` on; batch b depends on (seed, b) only, so a
-    run can resume anywhere.
+    """Endless batches (rows × tokens, padded on the right) from batch `start` on.
 
-    Each pool of 16 batches is sorted by length, which keeps padding low, and its batches shuffled.
+    Batch b depends on (seed, b) only, so a run can resume anywhere. Each pool of 16 batches is sorted by length, which
+    keeps padding low, and its batches are shuffled.
     """
     import torch
 

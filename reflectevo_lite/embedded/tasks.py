@@ -113,12 +113,10 @@ class Task:
         old = list(zip(attempt.ops, attempt.states, strict=True))
         right = (op, self.apply(op, state))
         steps = [*old[:k], (op, self.apply(self.spoil(op), state)) if [right] == old[k : k + 1] else right]
-        for i in range(
-            k + 1, len(old)
-        ):  # a later step is kept if what it starts from is unchanged, or nothing asks for it
+        for i in range(k + 1, len(old)):  # a later step is kept if its start is unchanged, or if nothing asked for it
             state = steps[-1][1]
-            same = state == attempt.states[i - 1] or i >= len(self.ops)
-            steps.append(old[i] if same else self.rush(self.ops[i], state))
+            keep = state == attempt.states[i - 1] or i >= len(self.ops)
+            steps.append(old[i] if keep else self.rush(self.ops[i], state))
         kept = len(steps) == len(old) and steps[-1][1] == attempt.states[-1]
         return Attempt(*zip(*steps, strict=True), attempt.answer if kept else self.misstate(steps[-1][1]))
 

@@ -1,4 +1,4 @@
-"""The tokenizer: every fixed sentence of the prompts and of the tasks is one token, any other text is spelled in bytes."""
+"""The tokenizer: every fixed sentence of the prompts and tasks is one token; any other text is spelled in bytes."""
 
 from __future__ import annotations
 

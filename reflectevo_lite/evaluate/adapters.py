@@ -12,7 +12,9 @@ from .settings import TRAININGS, trainings
 
 def training_sets(run: store.Run, notebook: str) -> dict[str, Sequence[Any]]:
     """Examples by the name of each training of a notebook; a printed line names each set that is empty and left out."""
-    sets = {t.name: curate.examples(t.form, run.rows(*t.rows.split("/"))) for t in trainings(notebook)}
+    sets: dict[str, Sequence[Any]] = {
+        t.name: curate.examples(t.form, run.rows(*t.rows.split("/"))) for t in trainings(notebook)
+    }
     return curate.with_rows(sets)
 
 

@@ -8,7 +8,7 @@ Reflector, handed to a Generator that they were not written for. Their eval rows
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,15 +34,14 @@ def transfer(
     Returns the rows by the task trained on; they lie in `evals/transfer/`, the adapters in `adapters/task_<task>`. Raises
     ValueError if D+ has fewer than two tasks. Resumable. `p`: the run's parameters.
     """
-    rows, found = balanced(plus), {}
-    if len(rows) < 2:
-        raise ValueError(f"transfer needs D+ rows of two tasks or more; there is {', '.join(rows) or 'none'}")
+    by_task, found = balanced(plus), {}
+    if len(by_task) < 2:
+        raise ValueError(f"transfer needs D+ rows of two tasks or more; there is {', '.join(by_task) or 'none'}")
     asked = asked._replace(directory=run.path("evals", "transfer"))
-    for task, kept in rows.items():
-        setting = Setting(safe(task), reflector=run.path("adapters", f"task_{safe(task)}"))
-        examples = curate.examples("reflector", kept)
-        train_sft(examples, setting.reflector, model=p.model, params=TrainParams.of("sft", p))
-        found[task] = evaluate(engine, asked, setting)
+    for task, kept in by_task.items():
+        adapter, rows = run.path("adapters", f"task_{safe(task)}"), curate.examples("reflector", kept)
+        train_sft(rows, adapter, model=p.model, params=TrainParams.of("sft", p))
+        found[task] = evaluate(engine, asked, Setting(safe(task), reflector=adapter))
     return found
 
 
@@ -82,7 +81,7 @@ def transfer_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
     return table(trained, run.read("evals", Evaluation(BASELINE).file), seed=seed)
 
 
-def table(trained: dict[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *, seed: int = 0) -> pd.DataFrame:
+def table(trained: Mapping[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *, seed: int = 0) -> pd.DataFrame:
     """One row for each task trained on and each task tested on: the gain over `baseline` on the same questions.
 
     `trained`: eval rows by what was trained on. Columns: trained on, tested on, n, acc_t2 with its Wilson interval, and
@@ -155,7 +154,7 @@ def swaps_of(run: store.Run) -> pd.DataFrame:
     return swap_table(found)
 
 
-def swap_table(found: dict[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFrame:
+def swap_table(found: Mapping[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFrame:
     """One row for each Reflector and Generator. `found`: eval rows by (reflector, generator), on the same questions.
 
     Columns: reflections of, used by, n, acc_t2, low, high (Wilson); fractions.

@@ -112,7 +112,7 @@ def _answers(engine: Engine, part: Asked, setting: Setting) -> list[EvalRow]:
 
 def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns: int) -> list[EvalRow]:
     rows = [row_of(p, a) for p, a in zip(part.problems, part.first, strict=True)]
-    latest, spent = list(part.first), [[] for _ in rows]
+    latest, spent = list(part.first), [list[int]() for _ in rows]
     correct = [[a["correct"]] for a in part.first]
     for turn in range(2, turns + 1):
         going = [i for i, attempt in enumerate(latest) if how.mode == "intrinsic" or not attempt["correct"]]

@@ -63,7 +63,7 @@ def published(model: str | None = None) -> pd.DataFrame:
     rows = []
     for name, settings in ACC_T2.items():
         for key, second in settings.items():
-            firsts = second if SETTINGS[key.setting].answers else ACC_T1[name]
+            firsts: tuple[Any, ...] = second if SETTINGS[key.setting].answers else ACC_T1[name]
             for benchmark, t1, t2 in zip(BENCHMARKS.values(), firsts, second, strict=True):
                 delta = None if t2 is None else t2 - t1
                 row: dict[str, Any] = {"model": name, "key": key, "setting": key.label}

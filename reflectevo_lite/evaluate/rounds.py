@@ -100,18 +100,18 @@ def run_round(
     fresh = list(curate.d_plus(found) if how == "sft" else curate.d_pm(found, seed=p.seed + r))
     store.write_jsonl(folder / f"{ROUND_DATA[how]}.jsonl", fresh)
     used = [*earlier, *fresh] if p.round_data == "union" else fresh
-    setting = round_setting(r).at(run)
+    setting, adapter = round_setting(r).at(run), run.path("adapters", f"round_{r}")
     made = {"round": r, **harvest(found)}
     if not curate.with_rows({setting.name: used}):
         return made | {"adapter": previous, "data": [], "rows": []}
     if how == "sft":
         params, rows = TrainParams.of("sft", p), curate.examples("reflector", used)
-        train_sft(rows, setting.reflector, model=p.model, params=params)
+        train_sft(rows, adapter, model=p.model, params=params)
     else:
         params, rows = TrainParams.of("dpo", p), curate.examples("preference", used)
-        train_dpo(rows, setting.reflector, model=p.model, params=params, start=previous)
+        train_dpo(rows, adapter, model=p.model, params=params, start=previous)
     evaluated = evaluate(engine, asked, setting, turns=p.turns)
-    return made | {"adapter": setting.reflector, "data": used, "rows": evaluated}
+    return made | {"adapter": adapter, "data": used, "rows": evaluated}
 
 
 def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 0) -> pd.DataFrame:

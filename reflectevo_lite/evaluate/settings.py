@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .. import store
-from ..prompts import Mode
 
 CONTROLS: dict[str, str] = {
     "retry": "plain retry",
@@ -25,7 +24,7 @@ class Evaluation(NamedTuple):
     """One eval file: held-out questions under a setting, in a mode, perhaps with a control instead of its reflections."""
 
     setting: str
-    mode: Mode = "oracle"
+    mode: Any = "oracle"  # a `prompts.Mode`
     control: str | None = None
 
     @classmethod
@@ -112,12 +111,11 @@ class Setting(NamedTuple):
 
     def at(self, run: store.Run) -> Setting:
         """With its adapters as paths in a run."""
-        paths = {
-            part: run.path("adapters", name)
-            for part in ("reflector", "corrector", "answers")
-            if isinstance(name := getattr(self, part), str)
-        }
-        return self._replace(**paths)
+
+        def path(name: str | Path | None) -> Path | None:
+            return run.path("adapters", name) if isinstance(name, str) else name
+
+        return self._replace(reflector=path(self.reflector), corrector=path(self.corrector), answers=path(self.answers))
 
     @property
     def trained(self) -> bool:

@@ -6,16 +6,12 @@ from .models import (
     TINY,
     Loaded,
     choose_backend,
-    explicit,
     fingerprint,
     free,
     is_unsloth,
     load,
     pick_dtype,
     resolve,
-    settle,
-    trainable,
-    wants_checkpointing,
 )
 from .protocol import Adapter, Completion, Engine
 from .rollouts import RolloutParams, answer, chunk_seed, generate_rollouts, graded, tally
@@ -39,7 +35,6 @@ __all__ = [
     "choose_backend",
     "chunk_seed",
     "default_batch_tokens",
-    "explicit",
     "fingerprint",
     "free",
     "generate_rollouts",
@@ -49,9 +44,6 @@ __all__ = [
     "open_engine",
     "pick_dtype",
     "resolve",
-    "settle",
     "shape_of",
     "tally",
-    "trainable",
-    "wants_checkpointing",
 ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ def generate_rollouts(
 ) -> store.Rows:
     """Write one Rollout per problem to `out` (JSON Lines), and return them as a sequence that stays on disk.
 
-    `problems`: rows, or the path of a file of them; one chunk of them is in memory at a time. `settings` are fields of
+    `problems`: rows, or the path of a file of them, of which one chunk is in memory at a time. `settings` are fields of
     `params`, given by name. Turn 1 and turn 2 are greedy answers of the untouched Generator. If turn 1 is wrong, `k`
     reflections are sampled at `temperature`, each under its own one of `instructions` (balanced within a chunk), written by
     the Reflector (`reflector`: a LoRA adapter, None for the base model), and each is followed by its own turn 2.
@@ -55,9 +54,9 @@ def generate_rollouts(
     """
     how = (params or RolloutParams())._replace(**settings)
     how, out = how._replace(instructions=prompts.instruction_pool(how.instructions)), Path(out)
-    with contextlib.ExitStack() as stack:
-        problems = _on_hand(problems, stack)
-        shown = stack.enter_context(contextlib.closing(Progress(len(problems), show=progress)))
+    if not isinstance(problems, Sequence) or isinstance(problems, str):
+        problems = store.Rows(problems) if isinstance(problems, str | Path) else list(problems)
+    with contextlib.closing(Progress(len(problems), show=progress)) as shown:
 
         def of_chunk(i: int) -> tuple[list[Problem], RolloutParams]:
             seed = chunk_seed(how.seed, "rollouts", i)
@@ -74,17 +73,6 @@ def generate_rollouts(
 
         store.append_chunks(out, -(-len(problems) // how.chunk_size), make, how.chunk_size, on_chunk)
     return store.Rows(out)
-
-
-def _on_hand(problems: Iterable[Problem] | str | Path, stack: contextlib.ExitStack) -> Sequence[Problem]:
-    """Problems as a sequence that need not be in memory; an iterator's are put into a temporary file first."""
-    if isinstance(problems, str | Path):
-        return store.Rows(problems)
-    if isinstance(problems, Sequence):
-        return problems
-    file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="problems-"))) / "problems.jsonl"
-    store.write_jsonl(file, problems)
-    return store.Rows(file)
 
 
 def _check_found(
@@ -152,11 +140,18 @@ def _chunk(engine: Engine, problems: list[Problem], how: RolloutParams, reflecto
     second = answer(engine, [problem for problem, _ in wrong], retries, **limit)
     reflections: list[list[Reflection]] = [[] for _ in problems]
     for i, name, prompt, c, attempt in zip(jobs, names, asked, written, second, strict=True):
-        row = {"instruction": name, "prompt": prompt, "text": c.text, "tokens": c.tokens, "turn2": attempt}
+        row: Reflection = {"instruction": name, "prompt": prompt, "text": c.text, "tokens": c.tokens, "turn2": attempt}
         reflections[i].append(row)
-    made_by = {"model": engine.name, "adapter": str(reflector) if reflector else None, "seed": how.seed}
     return [
-        {"id": p["id"], "problem": p, "turn1": turn1, "reflections": own, **made_by}
+        {
+            "id": p["id"],
+            "problem": p,
+            "turn1": turn1,
+            "reflections": own,
+            "model": engine.name,
+            "adapter": str(reflector) if reflector else None,
+            "seed": how.seed,
+        }
         for p, turn1, own in zip(problems, first, reflections, strict=True)
     ]
 

@@ -72,12 +72,12 @@ class ServerEngine(Engine):
         Servers share a prompt's work by their prefix cache. Raises ServerError when a request fails for good.
         """
         with contextlib.closing(self._open()) as client:  # once it is closed, what still waits for a retry ends too
-            shared = {"model": self._served(client, adapter), "extra_body": self.extra_body}
-            shared |= {"temperature": how.temperature, "max_tokens": how.max_new_tokens}
+            settings: dict[str, Any] = {"model": self._served(client, adapter), "extra_body": self.extra_body}
+            settings |= {"temperature": how.temperature, "max_tokens": how.max_new_tokens}
 
             def one(i: int) -> Completion:
-                body = {**shared, "messages": conversations[i], "seed": _seed(how.seed, i)}
-                return self._ask(lambda: _completion(client.chat.completions.create(**body)))
+                asked = {**settings, "messages": conversations[i], "seed": _seed(how.seed, i)}
+                return self._ask(lambda: _completion(client.chat.completions.create(**asked)))
 
             pool = ThreadPoolExecutor(self.concurrency)
             try:
@@ -93,10 +93,16 @@ class ServerEngine(Engine):
         import openai
 
         self._key()
-        limits = {"timeout": openai.Timeout(self.timeout_s, connect=min(10.0, self.timeout_s))}
-        web = openai.DefaultHttpxClient(auth=self._sign, follow_redirects=False, **limits)
-        unset = dict.fromkeys(("api_key", "admin_api_key"), "-")  # else the library keeps those of the environment
-        return openai.OpenAI(base_url=self.url, http_client=web, max_retries=self.retries, **unset, **limits)
+        timeout = openai.Timeout(self.timeout_s, connect=min(10.0, self.timeout_s))
+        web = openai.DefaultHttpxClient(auth=self._sign, follow_redirects=False, timeout=timeout)
+        return openai.OpenAI(
+            base_url=self.url,
+            http_client=web,
+            timeout=timeout,
+            max_retries=self.retries,
+            api_key="-",  # `_sign` sets it; without a word here the library keeps those of the environment
+            admin_api_key="-",
+        )
 
     def _served(self, client: openai.OpenAI, adapter: Adapter) -> str:
         if adapter is None:

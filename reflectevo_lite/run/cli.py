@@ -15,7 +15,6 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -59,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
+    _add_running(command)
+    _add_results(command)
+    _add_machine(command)
+    return parser
+
+
+def _add_running(command: Any) -> None:
     run = command("run", _run, "the notebooks in order, through papermill")
     plan = command("plan", _plan, "what a run would do; nothing is loaded")
     for sub in (run, plan):
@@ -75,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--wrong", type=float, default=0.5, help="assumed share of wrong first answers (default 0.5)")
     plan.add_argument("--corrected", type=float, default=0.25, help="assumed share of them corrected (default 0.25)")
 
+
+def _add_results(command: Any) -> None:
     command("report", _report, "one HTML file about a run, readable offline").add_argument("run_dir")
     compare = command("compare", _compare, "the paired difference of two runs on the same questions")
     compare.add_argument("run_a")
@@ -88,14 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--gguf", help="also a GGUF file: q8_0 (default), f16, q4_k_m, …", **gguf)
     export.add_argument("--push", metavar="OWNER/NAME", help="upload to this (private) Hub repository")
 
+
+def _add_machine(command: Any) -> None:
     command("doctor", _doctor, "what this machine can do")
     bench = command("bench", _bench, "the performance table: about 3 minutes on two cores")
     bench.add_argument("--gpu", action="store_true", help="generation and training at real models' shapes, too")
     bench.add_argument("--out", default="artifacts/bench", help="folder for the results")
     bench.add_argument("--rounds", type=int, default=5, help="repeats of each comparison (default 5)")
     bench.add_argument("--size", type=int, default=256, help="problems rolled out at a time (default 256)")
-    bench.add_argument("--seconds", type=float, help="with --gpu: at most so many seconds")
-    return parser
+    bench.add_argument("--seconds", type=float, default=1800, help="with --gpu: at most so many (default 1800)")
 
 
 def _asked(args: argparse.Namespace) -> Plan:
@@ -220,8 +229,7 @@ def _bench(args: argparse.Namespace) -> None:
 
     if args.rounds < 1 or args.size < 8:
         raise UserError("bench needs --rounds of 1 or more and --size of 8 or more")
-    bench.run(args.out, gpu=args.gpu, rounds=args.rounds, size=args.size)
-    print(Path(args.out, "bench.md").read_text(encoding="utf-8"))
+    print(bench.run(args.out, gpu=args.gpu, rounds=args.rounds, size=args.size, seconds=args.seconds))
     print(f"Stored in {args.out}")
 
 

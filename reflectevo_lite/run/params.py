@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..store import STAGES
@@ -50,79 +50,72 @@ class Parameter(NamedTuple):
         return " ".join([what[self.kind], *ends]) + (", or null" if self.empty else "")
 
 
-def _table() -> Iterable[Parameter]:
-    def row(name: str, default: Any, kind: str, notebook: str, help: str, **limits: Any) -> Parameter:
-        return Parameter(name, default, kind, (notebook,), help, **limits)
-
-    batch, rate = {"low": 1}, {"above": 0, "high": 1}
-    every = (*STAGES, *BEYOND)
-    yield Parameter("run_dir", "artifacts/tiny_cpu", "str", every, "where everything of the run goes")
-    yield row("sources", ["synthetic"], "names", DATA, "where questions come from")
-    yield row("test_sources", None, "names", DATA, "where test questions come from; null: the same", empty=True)
-    yield row("n_train", 4000, "int", DATA, "training questions of each source", low=1)
-    yield row("n_test", 1200, "int", DATA, "held-out questions of each source", low=1)
-    yield row("data_dir", None, "str", DATA, "a folder with local copies of published sets", empty=True)
-    yield row("shown_tests", 3, "int", DATA, "asserts that an MBPP prompt shows", low=0)
-    yield row("seed", 0, "int", DATA, "of every draw in the run", low=0, high=2**32 - 1)
-
-    yield row("model", "tiny", "str", ROLLOUTS, "tiny, a hub id, or a local folder")
-    yield row("n_rollout", 1000, "int", ROLLOUTS, "training questions of a round", low=1)
-    yield row("k", 6, "int", ROLLOUTS, "reflections sampled for each wrong answer", low=1, high=1000)
-    yield row("instructions", "all", "names", ROLLOUTS, "the pool: all, identifiers, or patterns such as 1-*-*")
-    yield row("server_url", None, "str", ROLLOUTS, "an OpenAI-compatible server that generates instead", empty=True)
-    yield row("load_in_4bit", False, "bool", ROLLOUTS, "NF4 weights, in generation and in training")
-    yield row("backend", "auto", "str", ROLLOUTS, "who trains", choices=("auto", "unsloth", "transformers"))
-    yield row("temperature", 1.0, "float", ROLLOUTS, "of sampled reflections", above=0, high=10)
-    yield row("max_new_tokens", 96, "int", ROLLOUTS, "tokens of a completion", low=1)
-    yield row("chunk_size", 250, "int", ROLLOUTS, "questions written at a time: the unit of resume", low=1)
-    yield row("judge", "gain", "str", ROLLOUTS, "who prefers for D^pref", choices=("gain", "self", "server"))
-    yield row("judge_model", None, "str", ROLLOUTS, "the judge's name on its server", empty=True)
-    yield row("judge_url", None, "str", ROLLOUTS, "the judge's OpenAI-compatible server", empty=True)
-    yield row("judge_usd_per_million_tokens", None, "price", ROLLOUTS, "its price, for the estimate", low=0, empty=True)
-    yield row("judge_max_usd", None, "float", ROLLOUTS, "what it may cost at most", low=0, empty=True)
-    yield row("turns", 4, "int", ROLLOUTS, "turns that the multi-turn settings are run for", low=2, high=20)
-
-    yield row("sft_learning_rate", 3e-3, "float", SFT, "of SFT", **rate)
-    yield row("sft_epochs", 5, "float", SFT, "of SFT", above=0)
-    yield row("corrector_learning_rate", 1e-3, "float", SFT, "of the corrector; null: SFT's", empty=True, **rate)
-    yield row("corrector_epochs", 2, "float", SFT, "of the corrector; null: SFT's", above=0, empty=True)
-    yield row("sft_batch_size", 32, "int", SFT, "rows in a batch", **batch)
-    yield row("grad_accum", 1, "int", SFT, "batches in an optimiser step", **batch)
-    yield row("max_length", 1024, "int", SFT, "tokens of a training row", low=8)
-    yield row("lora_r", 16, "int", SFT, "LoRA's rank", low=1)
-    yield row("lora_alpha", 32, "int", SFT, "LoRA's scale", low=1)
-    yield row("lora_dropout", 0.0, "float", SFT, "LoRA's dropout", low=0, high=0.99)
-    yield row("gradient_checkpointing", False, "bool", SFT, "less memory, more time; null: by size", empty=True)
-    yield row("full_finetuning", False, "bool", SFT, "train all weights instead of an adapter")
-    yield row("packing", False, "bool", SFT, "SFT: short rows share a sequence of max_length")
-    yield row("too_long", "error", "str", SFT, "rows over max_length", choices=("error", "skip"))
-    yield row("validation_share", 0.0, "float", SFT, "training questions kept to watch the loss on", low=0, high=0.9)
-    yield row("patience", 0, "int", SFT, "evaluations without a lower loss before stopping; 0: never", low=0)
-    yield row("processes", 1, "int", SFT, "training processes, one per GPU", low=1, high=64)
-
-    yield row("dpo_learning_rate", 2e-3, "float", DPO, "of DPO", **rate)
-    yield row("dpo_epochs", 1, "float", DPO, "of DPO", above=0)
-    yield row("dpo_batch_size", 32, "int", DPO, "pairs in a batch", **batch)
-    yield row("dpo_beta", 0.1, "float", DPO, "pull towards the reference", above=0)
-    yield row("judge_pairs", 60, "int", DPO, "pairs on which judges are compared", low=0)
-
-    yield row("rounds", 3, "int", ROUNDS, "how many rounds; round 1 is notebook 03's", low=1, high=100)
-    yield row("round_training", "dpo", "str", ROUNDS, "how a later round learns", choices=("dpo", "sft"))
-    yield row("round_data", "latest", "str", ROUNDS, "from what", choices=("latest", "union"))
-    yield row("round_questions", "fresh", "str", ROUNDS, "which questions it meets", choices=("fresh", "same"))
-    yield row("n_validation", 800, "int", ROUNDS, "training questions held back to see whether a round paid", low=0)
-    yield row("stop_early", False, "bool", ROUNDS, "the first round that did not pay is the last")
-
-    yield row("other_seeds", [], "names", ANALYSIS, "finished runs with other seeds, to be pooled with this one")
-
-    yield row("grpo_steps", 25, "int", "grpo", "optimiser steps", low=1)
-    yield row("grpo_learning_rate", 3e-3, "float", "grpo", "of GRPO", **rate)
-    yield row("grpo_batch_size", 64, "int", "grpo", "sampled reflections in a step", low=2)
-    yield row("grpo_generations", 8, "int", "grpo", "of them, on one attempt", low=2)
-    yield row("n_transfer", 450, "int", "transfer", "test questions of the transfer map", low=1)
+def _row(name: str, default: Any, kind: str, notebooks: str | tuple[str, ...], help: str, **limits: Any) -> Parameter:
+    return Parameter(name, default, kind, (notebooks,) if isinstance(notebooks, str) else notebooks, help, **limits)
 
 
-TABLE: dict[str, Parameter] = {p.name: p for p in _table()}
+_BATCH, _RATE = {"low": 1}, {"above": 0, "high": 1}
+_ROWS = (
+    _row("run_dir", "artifacts/tiny_cpu", "str", (*STAGES, *BEYOND), "where everything of the run goes"),
+    _row("sources", ["synthetic"], "names", DATA, "where questions come from"),
+    _row("test_sources", None, "names", DATA, "where test questions come from; null: the same", empty=True),
+    _row("n_train", 4000, "int", DATA, "training questions of each source", low=1),
+    _row("n_test", 1200, "int", DATA, "held-out questions of each source", low=1),
+    _row("data_dir", None, "str", DATA, "a folder with local copies of published sets", empty=True),
+    _row("shown_tests", 3, "int", DATA, "asserts that an MBPP prompt shows", low=0),
+    _row("seed", 0, "int", DATA, "of every draw in the run", low=0, high=2**32 - 1),
+    _row("model", "tiny", "str", ROLLOUTS, "tiny, a hub id, or a local folder"),
+    _row("n_rollout", 1000, "int", ROLLOUTS, "training questions of a round", low=1),
+    _row("k", 6, "int", ROLLOUTS, "reflections sampled for each wrong answer", low=1, high=1000),
+    _row("instructions", "all", "names", ROLLOUTS, "the pool: all, identifiers, or patterns such as 1-*-*"),
+    _row("server_url", None, "str", ROLLOUTS, "an OpenAI-compatible server that generates instead", empty=True),
+    _row("load_in_4bit", False, "bool", ROLLOUTS, "NF4 weights, in generation and in training"),
+    _row("backend", "auto", "str", ROLLOUTS, "who trains", choices=("auto", "unsloth", "transformers")),
+    _row("temperature", 1.0, "float", ROLLOUTS, "of sampled reflections", above=0, high=10),
+    _row("max_new_tokens", 96, "int", ROLLOUTS, "tokens of a completion", low=1),
+    _row("chunk_size", 250, "int", ROLLOUTS, "questions written at a time: the unit of resume", low=1),
+    _row("judge", "gain", "str", ROLLOUTS, "who prefers for D^pref", choices=("gain", "self", "server")),
+    _row("judge_model", None, "str", ROLLOUTS, "the judge's name on its server", empty=True),
+    _row("judge_url", None, "str", ROLLOUTS, "the judge's OpenAI-compatible server", empty=True),
+    _row("judge_usd_per_million_tokens", None, "price", ROLLOUTS, "its price, for the estimate", low=0, empty=True),
+    _row("judge_max_usd", None, "float", ROLLOUTS, "what it may cost at most", low=0, empty=True),
+    _row("turns", 4, "int", ROLLOUTS, "turns that the multi-turn settings are run for", low=2, high=20),
+    _row("sft_learning_rate", 3e-3, "float", SFT, "of SFT", **_RATE),
+    _row("sft_epochs", 5, "float", SFT, "of SFT", above=0),
+    _row("corrector_learning_rate", 1e-3, "float", SFT, "of the corrector; null: SFT's", empty=True, **_RATE),
+    _row("corrector_epochs", 2, "float", SFT, "of the corrector; null: SFT's", above=0, empty=True),
+    _row("sft_batch_size", 32, "int", SFT, "rows in a batch", **_BATCH),
+    _row("grad_accum", 1, "int", SFT, "batches in an optimiser step", **_BATCH),
+    _row("max_length", 1024, "int", SFT, "tokens of a training row", low=8),
+    _row("lora_r", 16, "int", SFT, "LoRA's rank", low=1),
+    _row("lora_alpha", 32, "int", SFT, "LoRA's scale", low=1),
+    _row("lora_dropout", 0.0, "float", SFT, "LoRA's dropout", low=0, high=0.99),
+    _row("gradient_checkpointing", False, "bool", SFT, "less memory, more time; null: by size", empty=True),
+    _row("full_finetuning", False, "bool", SFT, "train all weights instead of an adapter"),
+    _row("packing", False, "bool", SFT, "SFT: short rows share a sequence of max_length"),
+    _row("too_long", "error", "str", SFT, "rows over max_length", choices=("error", "skip")),
+    _row("validation_share", 0.0, "float", SFT, "training questions kept to watch the loss on", low=0, high=0.9),
+    _row("patience", 0, "int", SFT, "evaluations without a lower loss before stopping; 0: never", low=0),
+    _row("processes", 1, "int", SFT, "training processes, one per GPU", low=1, high=64),
+    _row("dpo_learning_rate", 2e-3, "float", DPO, "of DPO", **_RATE),
+    _row("dpo_epochs", 1, "float", DPO, "of DPO", above=0),
+    _row("dpo_batch_size", 32, "int", DPO, "pairs in a batch", **_BATCH),
+    _row("dpo_beta", 0.1, "float", DPO, "pull towards the reference", above=0),
+    _row("judge_pairs", 60, "int", DPO, "pairs on which judges are compared", low=0),
+    _row("rounds", 3, "int", ROUNDS, "how many rounds; round 1 is notebook 03's", low=1, high=100),
+    _row("round_training", "dpo", "str", ROUNDS, "how a later round learns", choices=("dpo", "sft")),
+    _row("round_data", "latest", "str", ROUNDS, "from what", choices=("latest", "union")),
+    _row("round_questions", "fresh", "str", ROUNDS, "which questions it meets", choices=("fresh", "same")),
+    _row("n_validation", 800, "int", ROUNDS, "training questions held back to see whether a round paid", low=0),
+    _row("stop_early", False, "bool", ROUNDS, "the first round that did not pay is the last"),
+    _row("other_seeds", [], "names", ANALYSIS, "finished runs with other seeds, to be pooled with this one"),
+    _row("grpo_steps", 25, "int", "grpo", "optimiser steps", low=1),
+    _row("grpo_learning_rate", 3e-3, "float", "grpo", "of GRPO", **_RATE),
+    _row("grpo_batch_size", 64, "int", "grpo", "sampled reflections in a step", low=2),
+    _row("grpo_generations", 8, "int", "grpo", "of them, on one attempt", low=2),
+    _row("n_transfer", 450, "int", "transfer", "test questions of the transfer map", low=1),
+)
+TABLE: dict[str, Parameter] = {p.name: p for p in _ROWS}
 
 
 def of_notebook(notebook: str) -> dict[str, Parameter]:

@@ -58,7 +58,7 @@ class Run:
         """A path inside the run directory."""
         return self.directory.joinpath(*parts)
 
-    def read(self, *parts: str) -> list[dict[str, Any]]:
+    def read(self, *parts: str) -> list[Any]:
         """The rows of one of the run's files. Raises FileNotFoundError naming the notebook that makes it."""
         return read_jsonl(self._made(*parts))
 

@@ -61,7 +61,7 @@ def _holder(handle: IO[Any]) -> str:
 def _give_up_locks() -> None:
     """In a forked child: let go of the descriptors, for a lock lasts as long as any process has one."""
     for fd in _held:
-        with contextlib.suppress(OSError), open(os.devnull, "rb") as null:
+        with contextlib.suppress(OSError), open(os.devnull, "r+b", buffering=0) as null:
             os.dup2(null.fileno(), fd, inheritable=False)
     _held.clear()
 

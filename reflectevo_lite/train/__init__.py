@@ -1,7 +1,25 @@
-"""Rows become an adapter: SFT, DPO and GRPO by TRL, in one process or several; export of what was trained."""
+"""Rows become an adapter: SFT, DPO and GRPO by TRL, in one process or several; export of what was trained.
 
+Read top to bottom: `training` begins (and `launch` starts several processes), `course` runs one training, `trainer` builds
+TRL's trainer from `examples` (rows), `reward` (GRPO) and `backend` (Unsloth or plain); `params` is under all of them.
+Comes in: rows of `curate`, a model's name, parameters. Nothing here reads a run directory but `export`.
+"""
+
+from .backend import explicit, settle, trainable
 from .export import export
-from .grpo import GRPOParams, train_grpo
-from .training import TrainParams, train_dpo, train_sft
+from .params import GRPOParams, TrainParams, planned_steps
+from .training import train, train_dpo, train_grpo, train_sft
 
-__all__ = ["GRPOParams", "TrainParams", "export", "train_dpo", "train_grpo", "train_sft"]
+__all__ = [
+    "GRPOParams",
+    "TrainParams",
+    "explicit",
+    "export",
+    "planned_steps",
+    "settle",
+    "train",
+    "train_dpo",
+    "train_grpo",
+    "train_sft",
+    "trainable",
+]

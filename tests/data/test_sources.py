@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 from copies import WRITERS, columns, export, logiqa_block, mbpp_row, put, talk
 
-from reflectevo_lite import prompts
+from reflectevo_lite import prompts, store
 from reflectevo_lite.data import (
     SOURCES,
     SourceMissing,
@@ -476,7 +476,7 @@ def test_a_download_that_breaks_off_leaves_no_half_file(monkeypatch):
         with pytest.raises(SourceMissing, match="received 4 bytes, expected 9"):
             files.rows_of(here, "test")
         server.shutdown()
-    assert not list(files.cache_dir().rglob("*"))
+    assert not list(store.cache_dir().rglob("*"))
 
 
 def test_the_hub_is_asked_for_the_right_parts(monkeypatch, mirror):

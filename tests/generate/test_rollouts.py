@@ -43,12 +43,12 @@ def test_a_second_turn_sees_turn_1_and_its_own_reflection_only(scripted, tmp_pat
 def test_a_killed_run_resumes_to_the_very_rows(scripted, tmp_path):
     engine, problems = scripted
     want = generate(engine, problems, tmp_path / "whole.jsonl")
-    text = (tmp_path / "whole.jsonl").read_text()
+    text = (tmp_path / "whole.jsonl").read_text(encoding="utf-8")
     for share in (0.1, 0.37, 0.9):
         path = tmp_path / f"{share}.jsonl"
-        path.write_text(text[: int(share * len(text))])
+        path.write_text(text[: int(share * len(text))], encoding="utf-8")
         assert generate(ScriptedEngine(problems), problems, path) == want
-        assert path.read_text() == text
+        assert path.read_text(encoding="utf-8") == text
 
 
 def test_a_finished_file_asks_the_model_nothing(scripted, tmp_path):
@@ -132,16 +132,26 @@ def test_progress_counts_found_rows_for_success_and_not_for_speed(scripted, tmp_
     engine, problems = scripted
     out = tmp_path / "r.jsonl"
     rows = list(generate(engine, problems, out))
-    half = rollouts.tally(rows[:32])
+    half = rollouts.tally(rows[:32])["tokens"]
     progress = rollouts.Progress(60)
     progress.add(rows[:32])  # found on disk
     progress.start()
+    progress.began -= 1e6  # that many seconds ago, more or less
     progress.add(rows[32:])
     assert progress.seen == rollouts.tally(rows) and progress.bar.n == 60 and progress.bar.initial == 32
-    assert progress.found == half
-    progress.began -= 100 - 1e-3  # a hundred seconds ago, more or less
-    made = rollouts.tally(rows)["tokens"] - half["tokens"]
-    assert f"{made / 100:,.0f} tokens/s" in progress.summary()
-    assert f"Acc@t1 {progress.seen['right'] / 60:.1%}" in progress.summary()
-    progress.bar.close()
+    right, made = progress.seen["right"] / 60, progress.seen["tokens"] - half
+    assert f"Acc@t1 {right:.1%}, corrected " in progress.bar.postfix
+    assert progress.bar.postfix.endswith(f", {made / 1e6:,.0f} tokens/s")
+    progress.close()
     assert "rows/s" in capsys.readouterr().err
+
+
+def test_settings_are_given_by_name_or_as_a_bundle(scripted, tmp_path):
+    engine, problems = scripted
+    want = list(generate(engine, problems, tmp_path / "a.jsonl"))
+    params = rollouts.RolloutParams(k=3, temperature=1.0, seed=5, chunk_size=16)
+    assert list(rollouts.generate_rollouts(engine, problems, tmp_path / "b.jsonl", params, progress=False)) == want
+    other = rollouts.generate_rollouts(engine, problems, tmp_path / "c.jsonl", params, k=1, progress=False)
+    assert {len(r["reflections"]) for r in other} == {0, 1}
+    with pytest.raises((TypeError, ValueError), match="temprature"):
+        generate(engine, problems, tmp_path / "d.jsonl", temprature=0.5)

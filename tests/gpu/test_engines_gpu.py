@@ -1,5 +1,7 @@
 """Generation on CUDA: paged attention and padded batches say what the CPU says, and running out of memory is survived."""
 
+from functools import partial
+
 import pytest
 
 from reflectevo_lite import prompts
@@ -12,27 +14,28 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
 ]
 
+load = partial(models.load, "tiny", backend="transformers")  # Unsloth would change the whole process
 ASKED = [prompts.answer_prompt(p) for p in synthetic.problems(24, "train", seed=5)]
 
 
 @pytest.fixture(scope="module")
 def want():
-    cpu = engines.TransformersEngine(models.load("tiny", device="cpu"))
+    cpu = engines.TransformersEngine(load(device="cpu"))
     return cpu.generate(ASKED, max_new_tokens=96)
 
 
 @pytest.mark.parametrize("batching", ["continuous", "padded", "generate"])
 def test_greedy_text_is_that_of_the_cpu(want, batching):
-    engine = engines.TransformersEngine(models.load("tiny", dtype="float32"), batching=batching)
+    engine = engines.TransformersEngine(load(dtype="float32"), batching=batching)
     assert engine.generate(ASKED, max_new_tokens=96) == want
 
 
 def test_auto_is_continuous():
-    assert engines.TransformersEngine(models.load("tiny")).batching == "continuous"
+    assert engines.TransformersEngine(load()).batching == "continuous"
 
 
 def test_running_out_of_memory_halves_the_batch(want):
-    engine = engines.TransformersEngine(models.load("tiny", dtype="float32"), batching="padded")
+    engine = engines.TransformersEngine(load(dtype="float32"), batching="padded")
     real, seen = engine._padded, []
 
     def greedy_for_memory(model, asked, *args):

@@ -146,7 +146,7 @@ def test_a_torn_line_swallows_no_later_annotation(run_dir):
     explorer = Explorer(run_dir)
     explorer.filter(setting="prompted.oracle", outcome="still wrong")
     explorer.annotate("facts", "kept")
-    with open(run_dir / "annotations.jsonl", "a") as handle:
+    with open(run_dir / "annotations.jsonl", "a", encoding="utf-8") as handle:
         handle.write('{"id": "x", "cla')  # a writer was killed here
     explorer.next()
     explorer.annotate("method", "kept too")
@@ -222,9 +222,9 @@ def test_a_directory_that_cannot_be_written_is_said_so_and_loses_no_view(run_dir
 
 
 def test_the_list_pages_through_more_rows_than_it_holds(run_dir, monkeypatch):
-    from reflectevo_lite.read import widgets as _explorer_widgets
+    from reflectevo_lite.read import widgets
 
-    monkeypatch.setattr(_explorer_widgets, "PAGE", 7)
+    monkeypatch.setattr(widgets, "PAGE", 7)
     view = view_of(run_dir)
     view.fields["outcome"].value = "all"
     for _ in range(9):
@@ -318,7 +318,7 @@ def test_rules_know_what_they_can_know():
 def test_fifty_thousand_rows_open_and_filter_quickly(made, tmp_path):
     rows = [r for r in store.read_jsonl(made / "rollouts" / "train.jsonl") if r["reflections"]]
     (tmp_path / "rollouts").mkdir()
-    with open(tmp_path / "rollouts" / "train.jsonl", "w") as out:
+    with open(tmp_path / "rollouts" / "train.jsonl", "w", encoding="utf-8") as out:
         for i in range(-(-25_000 // len(rows))):
             out.writelines(json.dumps(r | {"id": f"{r['id']}-{i}"}) + "\n" for r in rows)
     started = time.process_time()

@@ -100,7 +100,7 @@ def test_ratios_are_of_medians():
     row = {"shape": "s", "kind": "sft"}
     rows = [row | {"arm": "plain"} | measured(speed) for speed in (100, 110, 9)]
     rows += [row | {"arm": "ours"} | measured(speed, 10.0) for speed in (200, 190, 900)]
-    assert gpu.training_cells(rows)[1] == ["s", "SFT", "ours", "200", "2.00", "10.0", "0.50", "40.0%", "3"]
+    assert gpu.training_lines(rows)[1] == "s | SFT | ours | 200 | 2.00 | 10.0 | 0.50 | 40.0% | 3"
 
 
 def a_child(tmp_path, monkeypatch, script):

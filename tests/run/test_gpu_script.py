@@ -24,8 +24,10 @@ def test_every_step_runs_and_leaves_its_log(tmp_path):
     tests = sorted(path.stem for path in (ROOT / "tests" / "gpu").glob("test_*.py"))
     assert steps == ["doctor", *tests, "loop_plain", "loop", "training", "generation", "total"]
     assert all(": ok, " in line for line in summary.splitlines()[:-1])
-    assert "reflector_only: Acc@t2" in logs["loop"] and (tmp_path / "gpu_training.md").exists()
-    assert (tmp_path / "generation.json").exists()
+    assert "reflector_only: Acc@t2" in logs["loop"] and "reflector_only: Acc@t2" in logs["loop_plain"]
+    table = (tmp_path / "gpu_training.md").read_text(encoding="utf-8")
+    assert table.count("| smoke |") == 4 and "failed" not in table
+    assert '"failed": {}' in (tmp_path / "generation.json").read_text(encoding="utf-8")
 
 
 def test_a_failing_step_is_told_and_the_rest_goes_on(tmp_path):

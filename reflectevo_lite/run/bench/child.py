@@ -119,8 +119,8 @@ def _trainer(folder: str, kind: str, arm: str, batch: int, steps: int, longest: 
     loaded = generate.load(
         folder, dtype="bfloat16", load_in_4bit=in_4bit, backend=backend, max_length=longest, for_training=True
     )
-    how = {"r": RANK, "alpha": 2 * RANK, "dropout": 0.0, "gradient_checkpointing": True, "max_length": longest}
-    model, peft_config = train.trainable(loaded, **how)
+    lora = {"lora_r": RANK, "lora_alpha": 2 * RANK, "gradient_checkpointing": True, "max_length": longest}
+    model, peft_config = train.trainable(loaded, train.TrainParams(learning_rate=1e-4, epochs=1, **lora))
     arguments = {
         "output_dir": f"{folder}/trainer", "seed": 0, "max_steps": steps + WARM_UP, "max_length": longest, "bf16": True,
         "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1, "gradient_checkpointing": True,

@@ -15,7 +15,7 @@ from typing import Any
 from ... import embedded, generate, grading, prompts, sandbox, store
 from ...generate import TransformersEngine
 from ...rows import Message, Problem
-from .table import COMPARISON, cells, comparison, paired, write
+from .table import COMPARISON, comparison, lines, paired, write
 
 
 def measure(out: str | Path, *, rounds: int, size: int) -> str:
@@ -23,7 +23,7 @@ def measure(out: str | Path, *, rounds: int, size: int) -> str:
     load = os.getloadavg()[0]
     rows = [*generation(rounds, size), memory(), *checking(rounds)]
     note = f"Medians of {rounds} rounds; load before the start {load:.1f}."
-    return write(Path(out) / "bench", COMPARISON, cells(rows), note, {"load_before": load, "rows": rows})
+    return write(Path(out) / "bench", COMPARISON, lines(rows), note, {"load_before": load, "rows": rows})
 
 
 def generation(rounds: int, size: int, alone: int = 48) -> list[dict[str, Any]]:

@@ -22,24 +22,14 @@ from typing import Any
 
 from ... import store
 from .child import ARMS, RANK, WARM_UP
-from .table import COMPARISON, cells, write
+from .table import COMPARISON, lines, write
 
 SHAPES = ("Qwen3-1.7B", "Llama-3-8B")
 LONGEST, LEAST = 170, 20  # seconds for one process; with less left, none is begun
 FOUR_BITS = ("plain, 4 bits", "ours, 4 bits")
 ORDER = [*itertools.product(("sft", "dpo"), ("plain", "ours", *FOUR_BITS))]
 ORDER += [("sft", "ours, packed"), ("sft", "ours, padding-free")]
-TRAINING = (
-    "model's shape",
-    "objective",
-    "arm",
-    "tokens/s",
-    "× plain",
-    "peak GiB",
-    "× plain",
-    "of bf16 peak",
-    "repeats",
-)
+TRAINING = "model's shape | objective | arm | tokens/s | × plain | peak GiB | × plain | of bf16 peak | repeats"
 NAMES = ("shape", "kind", "arm", "repeat")  # what tells one training measurement from another
 Job = tuple[str, dict[str, Any], float]  # what the child does, with which options, its limit in seconds
 
@@ -61,7 +51,7 @@ def training(
     arms = [arm for arm in arms if four_bits or arm not in FOUR_BITS]
     rows = [row for row in _known(path, settings) if "error" not in row]
     note = "Training steps on random weights; medians over the repeats."
-    save = lambda: write(path, TRAINING, training_cells(rows), note, {"settings": settings, "rows": rows})
+    save = lambda: write(path, TRAINING, training_lines(rows), note, {"settings": settings, "rows": rows})
     done = [tuple(row[name] for name in NAMES) for row in rows]
     todo = [(shape, *what, i) for i in range(repeats) for shape in shapes for what in ORDER if what[1] in arms]
     with tempfile.TemporaryDirectory() as place:  # 20 GB of models: not in `out`, which is kept
@@ -77,7 +67,7 @@ def training(
     return save()
 
 
-def training_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def training_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The training table: medians over the repeats, ratios to the plain arm of as many bits."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -86,18 +76,16 @@ def training_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     def median(key: tuple[str, ...], name: str) -> float:
         return statistics.median([row[name] for row in groups.get(key, []) if row.get(name)] or [float("nan")])
 
-    lines = []
+    found = []
     for (shape, kind, arm), runs in groups.items():
         own, plain = (shape, kind, arm), (shape, kind, "plain, 4 bits" if arm in FOUR_BITS else "plain")
         errors = [f" (failed: {row['error']})" for row in runs if "error" in row]
         rate, peak, share = (median(own, name) for name in ("tokens_per_s", "peak_gib", "share_of_peak"))
-        figures = (
-            f"{rate:,.0f}|{rate / median(plain, 'tokens_per_s'):.2f}|{peak:.1f}|{peak / median(plain, 'peak_gib'):.2f}"
-        )
-        figures += f"|{share:.1%}|{len(runs) - len(errors)}"
-        said = ["–" if "nan" in figure else figure for figure in figures.split("|")]
-        lines.append([shape, kind.upper(), arm + "".join(errors[:1]), *said])
-    return lines
+        faster, larger = rate / median(plain, "tokens_per_s"), peak / median(plain, "peak_gib")
+        figures = f"{rate:,.0f}|{faster:.2f}|{peak:.1f}|{larger:.2f}|{share:.1%}|{len(runs) - len(errors)}".split("|")
+        arm += "".join(errors[:1]).replace("|", "/")  # a bar would end the cell
+        found.append(" | ".join([shape, kind.upper(), arm, *("–" if "nan" in f else f for f in figures)]))
+    return found
 
 
 def generation(out: str | Path, *, seconds: float, shape: str = SHAPES[0], prompts: int = 256, new: int = 128) -> str:
@@ -108,7 +96,7 @@ def generation(out: str | Path, *, seconds: float, shape: str = SHAPES[0], promp
     path, settings = Path(out) / "generation", {"shape": shape, "prompts": prompts, "new_tokens": new}
     rows, failed = _known(path, settings), {}
     note = f"Generation on random weights of {shape}'s shape."
-    save = lambda: write(path, COMPARISON, cells(rows), note, {"settings": settings, "rows": rows, "failed": failed})
+    save = lambda: write(path, COMPARISON, lines(rows), note, {"settings": settings, "rows": rows, "failed": failed})
     jobs: list[Job] = [
         ("answer", {"batching": batching, "rounds": rounds} | settings, seconds / 2)
         for batching, rounds in (("padded", 2), ("continuous", 1))

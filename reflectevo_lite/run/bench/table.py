@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ... import store
 
 Work = Callable[[int], float]  # does the work of a round, and returns how much it was
 Pair = tuple[float, float]  # our rate and the other one
-COMPARISON = ("", "rate", "against", "rate", "ratio (lowest to highest round)")
+COMPARISON = " | rate | against | rate | ratio (lowest to highest round)"
 
 
 def paired(ours: Work, theirs: Work, rounds: int) -> Iterator[Pair]:
@@ -36,17 +36,18 @@ def comparison(measure: str, unit: str, against: str, pairs: Iterable[Pair]) -> 
     return {"measure": measure, "unit": unit} | rates | spread
 
 
-def cells(rows: Iterable[dict[str, Any]]) -> list[list[str]]:
+def lines(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Comparisons as lines of a table headed by `COMPARISON`."""
-    form = "{measure}|{rate:,.1f} {unit}|{against}|{baseline:,.1f}|**{ratio:.3g}×** ({low:.3g} to {high:.3g})"
-    return [form.format(**row).split("|") for row in rows]
+    form = "{measure} | {rate:,.1f} {unit} | {against} | {baseline:,.1f} | **{ratio:.3g}×** ({low:.3g} to {high:.3g})"
+    return [form.format(**row) for row in rows]
 
 
-def write(path: Path, head: Sequence[str], lines: Iterable[Sequence[str]], note: str, found: dict[str, Any]) -> str:
+def write(path: Path, head: str, body: Iterable[str], note: str, found: dict[str, Any]) -> str:
     """Write `<path>.json` (`found` and the machine) and `<path>.md` (table, `note`, machine); returns the Markdown."""
     env = store.environment()
     versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
-    table = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
+    rule = " | ".join(["---"] * len(head.split("|")))
+    table = [f"| {line} |" for line in (head, rule, *body)]
     text = "\n".join([*table, "", f"{note} {env['gpu'] or 'No GPU'}, {env['cpus']} CPUs; {versions}.", ""])
     store.write_json(path.with_suffix(".json"), {"environment": env} | found)
     store.write_text(path.with_suffix(".md"), text)

@@ -64,8 +64,3 @@ class FastLanguageModel:
         plain = {k: v for k, v in kwargs.items() if k not in ("use_gradient_checkpointing", "max_seq_length")}
         torch.manual_seed(random_state)
         return get_peft_model(model, LoraConfig(r=r, lora_alpha=lora_alpha, task_type="CAUSAL_LM", **plain))
-
-    @staticmethod
-    def for_inference(model):
-        CALLS["for_inference"] = True
-        return model

@@ -6,14 +6,16 @@ import pytest
 from conftest import ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite import grading
-from reflectevo_lite.curate import examples
+from reflectevo_lite import curate
 from reflectevo_lite.embedded import making as tiny
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import rollouts
-from reflectevo_lite.train import grpo, training
+from reflectevo_lite.grading import grade
+from reflectevo_lite.train import trainer, training
+from reflectevo_lite.train.params import GRPOParams, Job
+from reflectevo_lite.train.reward import SecondTurnReward
 
-PARAMS = grpo.GRPOParams(learning_rate=3e-3, steps=3, batch_size=8, generations=4, checkpoints=3)
+PARAMS = GRPOParams(learning_rate=3e-3, steps=3, batch_size=8, generations=4, checkpoints=3)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def rollout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(rollout):
-    return examples("reward", rollout)
+    return curate.examples("reward", rollout)
 
 
 def reflection(row, place):
@@ -34,9 +36,8 @@ def reflection(row, place):
 
 
 def build(rows, out, params=PARAMS):
-    job = training._job("grpo", rows, out, "tiny", params, None)
-    loaded = training._load(job)
-    return training.build(job, loaded, rows)
+    job = Job("grpo", rows, out, "tiny", params)
+    return trainer.build(job, trainer.load(job), rows)
 
 
 def test_only_failed_attempts_are_reflected_on_from_the_generic_prompt(rollout, rows):
@@ -45,19 +46,19 @@ def test_only_failed_attempts_are_reflected_on_from_the_generic_prompt(rollout, 
 
 
 def test_the_reward_is_a_right_second_turn(rows):
-    reward = grpo.SecondTurnReward(ScriptedEngine([r["problem"] for r in rows]), rows, 96)
+    reward = SecondTurnReward(ScriptedEngine([r["problem"] for r in rows]), rows, 96)
     blames = [(row, place) for row in rows for place in (1, 2, 3, 4)]
     expected = []
     for row, place in blames:  # by the world's own rule of what a blame leads to
         task = synthetic.to_task(row["problem"])
         second = task.retry(task.parse(row["attempt"]), place).text(task)
-        expected.append(float(grading.grade(row["problem"], second).correct))
+        expected.append(float(grade(row["problem"], second).correct))
     assert reward.rewards([row for row, _ in blames], [reflection(*blame) for blame in blames]) == expected
     assert 3 < sum(expected) < len(expected) / 2
 
 
 def test_a_reflection_that_states_the_answer_earns_nothing(rows, monkeypatch):
-    reward = grpo.SecondTurnReward(ScriptedEngine([]), rows, 96)
+    reward = SecondTurnReward(ScriptedEngine([]), rows, 96)
     monkeypatch.setattr(reward, "_base_answers", lambda problems, retries: [{"correct": True} for _ in problems])
     row = rows[0]
     texts = ["Step 1 is wrong.", f"Step 1 is wrong.\nAnswer: {row['problem']['answer']}"]
@@ -67,28 +68,28 @@ def test_a_reflection_that_states_the_answer_earns_nothing(rows, monkeypatch):
 def test_the_base_answers_with_the_adapter_off_and_the_policy_notices_nothing(rows, tmp_path):
     import torch
 
-    trainer = build(rows, tmp_path / "x")
-    reward = trainer.reward_funcs[0]
+    built = build(rows, tmp_path / "x")
+    reward = built.reward_funcs[0]
     texts = [reflection(row, 1) for row in rows]
     before = reward.rewards(rows, texts)
-    for name, weight in trainer.model.named_parameters():
+    for name, weight in built.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=1.0)  # a policy that writes nonsense
-    trainer.model.train()
+    built.model.train()
     state = torch.random.get_rng_state()
     assert reward.rewards(rows, texts) == before and 0 < sum(before) < len(before)
-    assert torch.equal(torch.random.get_rng_state(), state) and trainer.model.training
+    assert torch.equal(torch.random.get_rng_state(), state) and built.model.training
 
 
 def test_only_the_tokens_of_the_reflections_are_trained_on(rows, tmp_path, monkeypatch):
-    trainer, seen = build(rows, tmp_path / "x"), []
-    reward = trainer.reward_funcs[0].rewards
+    built, seen = build(rows, tmp_path / "x"), []
+    reward = built.reward_funcs[0].rewards
     monkeypatch.setattr(
-        trainer.reward_funcs[0], "rewards", lambda asked, texts: seen.extend(texts) or reward(asked, texts)
+        built.reward_funcs[0], "rewards", lambda asked, texts: seen.extend(texts) or reward(asked, texts)
     )
-    trainer.model.train()
-    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    tokenizer = trainer.processing_class
+    built.model.train()
+    inputs = built._prepare_inputs(next(iter(built.get_train_dataloader())))
+    tokenizer = built.processing_class
     trained = [
         tokenizer.decode(ids[mask.bool()])
         for ids, mask in zip(inputs["completion_ids"], inputs["completion_mask"], strict=True)
@@ -99,7 +100,7 @@ def test_only_the_tokens_of_the_reflections_are_trained_on(rows, tmp_path, monke
 def test_an_interrupted_training_goes_on_to_the_same_adapter(rows, tmp_path, monkeypatch):
     from transformers import Trainer
 
-    record = grpo.train_grpo(rows, tmp_path / "straight", model="tiny", params=PARAMS)
+    record = training.train_grpo(rows, tmp_path / "straight", model="tiny", params=PARAMS)
     assert record["steps"] == 3 and all(0 <= h["reward"] <= 1 for h in record["history"])
     step, calls = Trainer.training_step, []
 
@@ -111,8 +112,8 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter(rows, tmp_path, mon
 
     monkeypatch.setattr(Trainer, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        grpo.train_grpo(rows, tmp_path / "resumed", model="tiny", params=PARAMS)
-    grpo.train_grpo(rows, tmp_path / "resumed", model="tiny", params=PARAMS)
+        training.train_grpo(rows, tmp_path / "resumed", model="tiny", params=PARAMS)
+    training.train_grpo(rows, tmp_path / "resumed", model="tiny", params=PARAMS)
     assert len(calls) == 4  # the third step again, and only that
     assert same(weights(tmp_path / "straight"), weights(tmp_path / "resumed"))
 

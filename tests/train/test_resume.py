@@ -12,11 +12,13 @@ import pytest
 from conftest import ROOT, ScriptedEngine
 from test_training import same, weights
 
-from reflectevo_lite.curate import examples, sets
+from reflectevo_lite import curate, store
+from reflectevo_lite.curate import sets
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import rollouts
-from reflectevo_lite import store
+from reflectevo_lite.train import __main__ as worker
 from reflectevo_lite.train import launch, training
+from reflectevo_lite.train.params import Job
 
 PARAMS = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8, checkpoints=4)
 KILLED = """
@@ -44,12 +46,12 @@ def rows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sft(rows):
-    return examples("reflector", sets.unfiltered(rows, 64))
+    return curate.examples("reflector", sets.unfiltered(rows, 64))
 
 
 @pytest.fixture(scope="module")
 def dpo(rows):
-    return examples("preference", sets.d_pm(rows))[:64]
+    return curate.examples("preference", sets.d_pm(rows))[:64]
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +71,13 @@ def environment():
 def test_killed_in_the_middle_it_resumes_to_the_same_adapter(kind, straight, sft, dpo, tmp_path):
     folder, records = straight
     start = folder / "sft" if kind == "dpo" else None
-    job = training._job(kind, {"sft": sft, "dpo": dpo}[kind], tmp_path / kind, "tiny", PARAMS, start)
+    job = Job(kind, {"sft": sft, "dpo": dpo}[kind], tmp_path / kind, "tiny", PARAMS, str(start) if start else None)
     command = [sys.executable, "-c", KILLED, str(launch.write_job(job))]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     left = [path.name for path in job.work.glob("checkpoint-*")]
     assert left == ["checkpoint-4"] and not job.out.exists()
-    record = training.train(job)
+    record = training.run(job)
     assert same(weights(job.out), weights(folder / kind)) and not job.work.exists()
     assert [h["loss"] for h in record["history"]] == [h["loss"] for h in records[kind]["history"]]
 
@@ -86,18 +88,18 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         folder.mkdir()
         if state:
             (folder / "trainer_state.json").write_text(state)
-    assert training._last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert training.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-2"]
-    assert training._last_checkpoint(tmp_path / "none") is None
+    assert training.last_checkpoint(tmp_path / "none") is None
 
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(sft, tmp_path):
-    job = training._job("sft", sft, tmp_path / "x", "tiny", PARAMS, None)
+    job = Job("sft", sft, tmp_path / "x", "tiny", PARAMS)
     other = job._replace(params=dataclasses.replace(PARAMS, learning_rate=1e-3))
-    training._claim(other)
-    training._claim(job)  # nothing was trained there yet
+    training.claim(other)
+    training.claim(job)  # nothing was trained there yet
     store.write_json(job.work / "checkpoint-2" / "trainer_state.json", {})
-    training._claim(job)
+    training.claim(job)
     with pytest.raises(ValueError, match=r"x\.checkpoints was trained with other params"):
         training.run(other)
 
@@ -112,8 +114,9 @@ def _agrees(found, alone):
 def test_two_processes_from_the_command_line_learn_what_one_does(straight, dpo, tmp_path):
     folder, records = straight
     params = dataclasses.replace(PARAMS, processes=2)
-    job = training._job("dpo", dpo, tmp_path / "dpo", "tiny", params, folder / "sft")
-    command = [sys.executable, "-m", "reflectevo_lite.train.launch", str(launch.write_job(job)), "--processes", "2"]
+    job = Job("dpo", dpo, tmp_path / "dpo", "tiny", params, str(folder / "sft"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "reflectevo_lite.train", str(launch.write_job(job))]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("rows,") == 1  # one of the two speaks
@@ -142,7 +145,7 @@ record = training.train_sft(rows, {str(tmp_path / "sft")!r}, model="tiny", param
 
 
 def test_what_failed_in_a_worker_is_said(sft, tmp_path, monkeypatch):
-    job = training._job("sft", sft, tmp_path / "x", "tiny", dataclasses.replace(PARAMS, processes=2), None)
+    job = Job("sft", sft, tmp_path / "x", "tiny", dataclasses.replace(PARAMS, processes=2))
     job.work.mkdir()
     crash = "import sys; sys.exit('Traceback:\\n  raise ValueError(\\n  ValueError: raise it\\n====')"
     real = subprocess.Popen
@@ -150,22 +153,22 @@ def test_what_failed_in_a_worker_is_said(sft, tmp_path, monkeypatch):
     with pytest.raises(
         RuntimeError, match=r"training x in 2 processes failed: ValueError: raise it \(whole log: .*x\.ch"
     ):
-        launch.run(job)
+        launch.start(job)
 
 
 def test_a_job_file_gives_the_job_back(sft, tmp_path):
-    job = training._job("sft", sft, tmp_path / "x", "tiny", PARAMS, tmp_path / "start")
+    job = Job("sft", sft, tmp_path / "x", "tiny", PARAMS, str(tmp_path / "start"))
     assert launch.read_job(launch.write_job(job)) == job
     with pytest.raises(ValueError, match="the job is for 1 processes, but 2 were started"):
         os.environ["WORLD_SIZE"] = "2"
         try:
-            launch.worker(str(job.work / launch.JOB))
+            worker.main(str(job.work / launch.JOB))
         finally:
             del os.environ["WORLD_SIZE"]
 
 
 def test_workers_end_with_the_process_that_started_them():
-    code = "import threading, time\nfrom reflectevo_lite.train.launch import _end_with_stdin\nthreading.Thread(target=_end_with_stdin, daemon=True).start()\nprint('up', flush=True)\ntime.sleep(60)"
+    code = "import threading, time\nfrom reflectevo_lite.train.launch import end_with_stdin\nthreading.Thread(target=end_with_stdin, daemon=True).start()\nprint('up', flush=True)\ntime.sleep(60)"
     child = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,

@@ -1,20 +1,23 @@
 """Exports: what is reloaded answers as the trained model did; cards hold the run's numbers; refusals say the remedy."""
 
+import importlib
 import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite.curate import examples, sets
+from reflectevo_lite import curate, store
+from reflectevo_lite.curate import sets
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.run import cli
-from reflectevo_lite import store
-from reflectevo_lite.train import export, training
+from reflectevo_lite.train import training
 
+export = importlib.import_module("reflectevo_lite.train.export")  # the door has a function of this name
 ROWS = [
     {"setting": s, "mode": "oracle", "control": None, "task": "all", "n": 500, "acc_t1": 0.5, "acc_t2": 0.7125,
      "delta": 0.2125, "delta_ci": [0.19, 0.2375], "flips": {}, "tokens": 1}
@@ -30,7 +33,7 @@ def trained(tmp_path_factory):
     rows = rollouts.generate_rollouts(
         ScriptedEngine(problems), problems, run.path("r.jsonl"), k=4, temperature=1.0, progress=False
     )
-    data = examples("reflector", sets.unfiltered(rows, 48))
+    data = curate.examples("reflector", sets.unfiltered(rows, 48))
     params = training.TrainParams(learning_rate=5e-3, epochs=2, batch_size=8, backend="transformers")
     training.train_sft(data, run.path("adapters", "reflector"), model="tiny", params=params)
     store.write_json(run.path("metrics.json"), {"rows": ROWS})
@@ -86,7 +89,7 @@ def test_a_run_without_that_adapter_says_which_there_are(trained, capsys):
 @pytest.fixture
 def converter(tmp_path, monkeypatch):
     """llama.cpp's converter as far as its command line goes."""
-    script = tmp_path / "llama.cpp" / export.CONVERTER
+    script = tmp_path / "llama.cpp" / "convert_hf_to_gguf.py"
     script.parent.mkdir()
     script.write_text(
         "import json, sys, pathlib\n"
@@ -121,7 +124,7 @@ def test_a_missing_converter_is_said_before_anything_is_merged(trained, tmp_path
 def test_k_quants_take_llama_quantize_and_leave_no_half_way_file(exported, converter):
     with pytest.raises(ValueError, match=r"q4_k_m needs llama\.cpp's llama-quantize"):
         export.to_gguf(exported / "merged", exported / "k", "q4_k_m")
-    tool = export.converter().parent / "build" / "bin" / "llama-quantize"
+    tool = Path(export.llama_cpp("q8_0")[0]).parent / "build" / "bin" / "llama-quantize"
     tool.parent.mkdir(parents=True)
     tool.write_text('#!/bin/sh\nprintf "%s:" "$3" > "$2"; /bin/cat "$1" >> "$2"\n')
     tool.chmod(0o755)

@@ -1,0 +1,136 @@
+"""What differs between training through Unsloth and through plain TRL and PEFT: this is the one module that knows.
+
+Unsloth (https://github.com/unslothai/unsloth) replaces kernels and also the defaults of TRL's configurations. The same
+parameters make the same training on both: `explicit` holds every argument that a library might otherwise choose,
+`trainable` adds the same adapter, `settle` undoes what constructors did, `compare` tells if an argument was overridden.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import generate
+from .params import Kind, TrainParams
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+LARGE = 1_000_000_000  # parameters from which on activations, not weights, decide whether a training step fits
+EXPLICIT: dict[str, Any] = {
+    "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "lr_scheduler_kwargs": None,
+    "neftune_noise_alpha": None, "label_smoothing_factor": 0.0, "average_tokens_across_devices": True,
+    "auto_find_batch_size": False, "dataloader_drop_last": False, "dataloader_num_workers": 0,
+    "eval_accumulation_steps": None, "torch_empty_cache_steps": None, "tf32": None,
+    "include_num_input_tokens_seen": "no", "logging_nan_inf_filter": True, "report_to": "none",
+}  # fmt: skip
+EXPLICIT_BY_KIND: dict[Kind, dict[str, Any]] = {
+    "sft": {
+        "padding_free": False, "packing_strategy": "bfd", "eval_packing": False, "shuffle_dataset": False,
+        "completion_only_loss": True, "assistant_only_loss": False,
+    },
+    "dpo": {
+        "padding_free": False, "loss_type": ["sigmoid"], "label_smoothing": 0.0, "disable_dropout": True,
+        "precompute_ref_log_probs": False, "sync_ref_model": False,
+    },
+    "grpo": {
+        "remove_unused_columns": False, "shuffle_dataset": True, "disable_dropout": True, "sync_ref_model": False,
+        "loss_type": "dapo", "scale_rewards": "group", "importance_sampling_level": "token", "num_iterations": 1,
+        "epsilon": 0.2, "epsilon_high": 0.2,  # TRL's None means epsilon; Unsloth would make 0.28 of it
+        "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0,
+        "mask_truncated_completions": True, "use_vllm": False, "log_completions": False,
+    },
+}  # fmt: skip
+COMPUTED = ("gradient_checkpointing_kwargs", "eval_accumulation_steps")  # None leaves them to the library
+PRECISION = ("bf16", "fp16")  # Unsloth's own choice for a model that overflows in 16 bits, or that is trained whole
+
+
+def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
+    """The trainer arguments that hang on no parameter, so that no default of TRL's or Unsloth's is relied on.
+
+    Two differ by backend. SFT's loss is the same, but TRL computes it in chunks, which would bypass Unsloth's kernel.
+    Rows are tokenised in this process: Unsloth starts workers for None, datasets for 1.
+    """
+    own: dict[str, Any] = {} if kind == "grpo" else {"dataset_num_proc": 1 if unsloth else None}
+    if kind == "sft":
+        own["loss_type"] = "nll" if unsloth else "chunked_nll"
+    return dict(**EXPLICIT, **EXPLICIT_BY_KIND[kind], **own)
+
+
+def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
+    """Raise RuntimeError, with their names, if a trainer's `args` hold other values than were `given`."""
+    free = PRECISION if unsloth else ()
+    changed = [
+        f"{name} {value!r} became {held!r}"
+        for name, value in given.items()
+        if (held := _plain(getattr(args, name))) != _plain(value)
+        and name not in free
+        and not (value is None and name in COMPUTED)
+    ]
+    if changed:
+        raise RuntimeError(f"the trainer does not train as it was told: {', '.join(changed)}")
+
+
+def _plain(value: Any) -> Any:
+    """A value without the forms that transformers wraps it in: an enumeration's member, no reporter as an empty list."""
+    return "none" if value == [] else value.value if isinstance(value, enum.Enum) else value
+
+
+def checkpointing(params: TrainParams, model: Any) -> bool:
+    """Gradient checkpointing as asked for; for None, by size: on for a billion parameters and more."""
+    asked = params.gradient_checkpointing
+    return model.num_parameters() >= LARGE if asked is None else asked
+
+
+def trainable(
+    loaded: generate.Loaded, params: TrainParams, start: str | Path | None = None
+) -> tuple[Any, LoraConfig | None]:
+    """(model, peft_config) as any TRL trainer takes them, the same training on both backends.
+
+    Plain: the base model and the LoRA configuration that the trainer applies. Unsloth: a model that already carries the
+    adapter, and None. Full fine-tuning: the base model and None. `start`: the model with this adapter to go on training,
+    and None. LoRA goes on every linear layer but the head. Call `settle` on the trainer built with them.
+    """
+    if params.full_finetuning:
+        return loaded.model, None
+    if start is not None:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(loaded.model, str(start), is_trainable=True), None
+    lora = {"r": params.lora_r, "lora_alpha": params.lora_alpha, "lora_dropout": params.lora_dropout, "bias": "none"}
+    lora |= {"target_modules": linear_layers(loaded.model), "use_rslora": False, "init_lora_weights": True}
+    if generate.is_unsloth(loaded):
+        from unsloth import FastLanguageModel
+
+        own = {"use_gradient_checkpointing": "unsloth" if checkpointing(params, loaded.model) else False}
+        own |= {"random_state": params.seed, "max_seq_length": params.max_length}
+        return FastLanguageModel.get_peft_model(loaded.model, **lora, **own, modules_to_save=None), None
+    from peft import LoraConfig
+
+    return loaded.model, LoraConfig(**lora, task_type="CAUSAL_LM", modules_to_save=None)
+
+
+def linear_layers(model: Any) -> list[str]:
+    """The names of a model's linear layers, the output head left out: what LoRA adapts."""
+    import torch
+
+    head, layers = model.get_output_embeddings(), model.named_modules()
+    names = [name for name, layer in layers if isinstance(layer, torch.nn.Linear) and layer is not head]
+    return sorted({name.rpartition(".")[2] for name in names})
+
+
+def settle(trainer: Any, *, fresh: bool = True) -> None:
+    """Undo, right after a TRL trainer is built, what its constructor did to the adapters.
+
+    TRL turns the adapters of a 4-bit model to bf16, which a gradient scaler (fp16, a T4) refuses and small steps vanish
+    in: they go back to fp32, as PEFT makes them. For a `fresh` adapter that was on the model before the trainer was,
+    DPOTrainer keeps a copy named "ref"; the base model is that same reference without the copy.
+    """
+    import torch
+
+    for name, weight in trainer.model.named_parameters():
+        if "lora_" in name and weight.dtype in (torch.float16, torch.bfloat16):
+            weight.data = weight.data.float()
+    if fresh and "ref" in getattr(trainer.model, "peft_config", {}):
+        trainer.model.delete_adapter("ref")

@@ -1,0 +1,139 @@
+"""What a training is told: its hyper-parameters, checked and taken from a run's own; the steps that they come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["sft", "dpo", "grpo"]
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """Hyper-parameters of one training. Lengths in tokens; batch_size × grad_accum rows make one optimiser step.
+
+    `batch_size` is that of all `processes` together, so their number does not change what is learned. Raises ValueError
+    for values that contradict each other.
+    """
+
+    learning_rate: float
+    epochs: float
+    batch_size: int = 32
+    grad_accum: int = 1
+    max_length: int = 1024
+    too_long: str = "error"  # rows over max_length: "error" refuses them, "skip" leaves them out and names them
+    packing: bool = False  # SFT only: short rows share a sequence of max_length; batch_size then counts sequences
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    full_finetuning: bool = False  # train all weights; the result is a whole model instead of an adapter
+    warmup: float = 0.1  # share of the steps
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    beta: float = 0.1  # DPO only: strength of the pull towards the reference
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool | None = False  # None: by the model's size
+    backend: str = "auto"  # auto, unsloth, transformers
+    validation_share: float = 0.0  # share of the training questions whose rows are only evaluated on
+    patience: int = 0  # stop after so many evaluations without a lower validation loss, keep the best; 0 = never
+    checkpoints: int = 4  # how many are written along the way (10 if there is a validation loss to watch)
+    processes: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = {
+            f"too_long {self.too_long!r} must be 'error' or 'skip'": self.too_long not in ("error", "skip"),
+            "full_finetuning needs load_in_4bit: false": self.full_finetuning and self.load_in_4bit,
+            "lora_r must be at least 1 (all weights are trained by full_finetuning: true)": self.lora_r < 1,
+            f"warmup {self.warmup} must be in [0, 1)": not 0 <= self.warmup < 1,
+            f"validation_share {self.validation_share} must be in [0, 1)": not 0 <= self.validation_share < 1,
+            "patience watches the validation loss: set validation_share above 0": self.patience > 0
+            and not self.validation_share,
+            f"batch_size {self.batch_size} cannot be shared by {self.processes} processes: choose a multiple": (
+                self.processes < 1 or self.batch_size % self.processes != 0
+            ),
+        }
+        if found := [message for message, is_so in wrong.items() if is_so]:
+            raise ValueError("; ".join(found))
+
+    @classmethod
+    def of(cls, rates: Literal["sft", "corrector", "dpo"], p: Any) -> TrainParams:
+        """From a run's parameters: `p.sft_learning_rate` … by `rates`, and every field that `p` has under its own name.
+
+        A rate of the corrector that is 0 or None is that of SFT. Packing is left out for DPO, which has none.
+        """
+        prefix = {"sft": "sft", "corrector": "sft", "dpo": "dpo"}[rates]
+        own = {
+            name: getattr(p, f"{rates}_{name}", None) or getattr(p, f"{prefix}_{name}")
+            for name in ("learning_rate", "epochs", "batch_size")
+        }
+        own |= {"beta": p.dpo_beta, "packing": False} if rates == "dpo" else {}
+        return cls(**_named_in(p) | own)
+
+
+@dataclass(frozen=True)
+class GRPOParams(TrainParams):
+    """`TrainParams` for GRPO: `batch_size` counts reflections, `steps` optimiser steps; `epochs` and `beta` are not used.
+
+    Raises ValueError for values that contradict each other.
+    """
+
+    epochs: float = 1.0
+    steps: int = 25
+    generations: int = 8  # reflections of a group, all on one failed attempt
+    temperature: float = 1.0
+    max_new_tokens: int = 96
+    kl: float = 0.0  # pull towards what training starts from; 0: none, as is usual for rewards that can be checked
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size * self.grad_accum % self.generations or self.generations < 2:
+            raise ValueError(
+                f"batch_size {self.batch_size} × grad_accum {self.grad_accum} must hold whole groups of "
+                f"{self.generations} (two or more) generations"
+            )
+        if self.validation_share or self.packing:
+            raise ValueError("validation_share and packing are for SFT and DPO: leave them out for GRPO")
+
+    @classmethod
+    def of(cls, p: Any) -> GRPOParams:
+        """From a run's parameters: `p.grpo_learning_rate` …, and every field that `p` has under its own name."""
+        own = {name: getattr(p, f"grpo_{name}") for name in ("learning_rate", "batch_size", "generations")}
+        own |= {"steps": max(1, p.grpo_steps), "temperature": p.temperature, "max_new_tokens": p.max_new_tokens}
+        return cls(**_named_in(p) | own | {"validation_share": 0.0, "patience": 0, "packing": False})
+
+
+def _named_in(p: Any) -> dict[str, Any]:
+    return {field.name: getattr(p, field.name) for field in fields(TrainParams) if hasattr(p, field.name)}
+
+
+def planned_steps(kind: Kind, params: TrainParams, rows: int) -> int:
+    """Optimiser steps of a whole training on so many rows (or packed sequences)."""
+    if kind == "grpo":
+        return params.steps
+    return math.ceil(-(-rows // (params.batch_size * params.grad_accum)) * params.epochs)
+
+
+class Job(NamedTuple):
+    """One training: what, on which rows, from which weights, to where."""
+
+    kind: Kind
+    rows: Sequence[Any]
+    out: Path
+    model: str
+    params: TrainParams
+    start: str | None = None  # the adapter (or whole model) to go on from; None: a fresh adapter of `model`
+
+    @property
+    def work(self) -> Path:
+        """Where checkpoints lie until the training is finished."""
+        return self.out.with_name(self.out.name + ".checkpoints")
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows share sequences, which SFT alone can."""
+        return self.kind == "sft" and self.params.packing
