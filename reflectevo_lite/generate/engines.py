@@ -38,7 +38,9 @@ class TransformersEngine(Engine):
 
         if batching not in get_args(Batching):
             raise ValueError(f"unknown batching {batching!r}; there are {', '.join(get_args(Batching))}")
-        self.model, self.tokenizer, self.name, self.backend = loaded
+        self.model: Any = loaded.model
+        self.tokenizer: Any = loaded.tokenizer
+        self.name, self.backend = loaded.name, loaded.backend
         self.adapters = models.Adapters(self.model)
         self.stops = models.stop_tokens(self.model, self.tokenizer)
         self.batch_tokens = batch_tokens or sizes.fitting_batch_tokens(self.model)
@@ -79,7 +81,7 @@ class TransformersEngine(Engine):
         return [self._completion(row, how.max_new_tokens) for row in ids]
 
     def _text(self, conversation: list[Message]) -> str:
-        options = {"tokenize": False, "add_generation_prompt": True, **models.TEMPLATE}
+        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **models.TEMPLATE}
         return self.tokenizer.apply_chat_template(conversation, **options)
 
     def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
@@ -174,14 +176,14 @@ class TransformersEngine(Engine):
         """
         from transformers import ContinuousBatchingConfig
 
-        room = {}
+        room: dict[str, Any] = {}
         if self.model.device.type == "cpu":  # left alone, its cache takes most of the memory there is
             pages = [-(-(len(p) + how.max_new_tokens) // 32) for p in prompts]
             fit = max(max(pages), min(sum(pages), self.batch_tokens // 32))
             room = {"block_size": 32, "num_blocks": fit, "max_batch_tokens": 1024}
         base = getattr(model, "get_base_model", lambda: model)()
-        pages = ContinuousBatchingConfig(seed=how.seed, **room)
-        out = base.generate_batch(prompts, generation_config=self._settings(how), continuous_batching_config=pages)
+        config = ContinuousBatchingConfig(seed=how.seed, **room)
+        out = base.generate_batch(prompts, generation_config=self._settings(how), continuous_batching_config=config)
         return list(out.values())
 
     def _settings(self, how: Sampling) -> Any:

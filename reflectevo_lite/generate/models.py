@@ -170,17 +170,11 @@ def _load_plain(path: str, dtype: Any, load_in_4bit: bool, device: str) -> PreTr
 def _load_unsloth(path: str, dtype: Any, load_in_4bit: bool, max_length: int, full: bool) -> PreTrainedModel:
     from unsloth import FastLanguageModel
 
-    model, _ = FastLanguageModel.from_pretrained(
-        model_name=path,
-        max_seq_length=max_length,
-        dtype=dtype,
-        load_in_4bit=load_in_4bit,
-        full_finetuning=full,
-        use_exact_model_name=True,  # else a name is replaced by Unsloth's own quantised upload of it
-        use_gradient_checkpointing=False,  # `train` decides
-        fast_inference=False,  # vLLM is reached through a server instead
-    )
-    return model
+    own = {"use_exact_model_name": True}  # else a name is replaced by Unsloth's own quantised upload of it
+    own |= {"use_gradient_checkpointing": False}  # `train` decides
+    own |= {"fast_inference": False}  # vLLM is reached through a server instead
+    size = {"dtype": dtype, "load_in_4bit": load_in_4bit, "max_seq_length": max_length, "full_finetuning": full}
+    return FastLanguageModel.from_pretrained(model_name=path, **size, **own)[0]
 
 
 def is_unsloth(loaded: Loaded) -> bool:

@@ -14,8 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -65,51 +63,41 @@ def export(
     if push and push.count("/") != 1:
         raise ValueError(f"{push!r} is no repository on the Hub: write owner/name")
     folder = Path(out) if out else run.path("exports", setting)
-    paths = {"adapter": _adapter(run, setting, folder / "adapter")}
+    paths = {"adapter": _write(run, setting, "adapter", folder / "adapter")}
     if merged or gguf:
-        paths["merged"] = _merged(run, setting, folder / "merged")
+        paths["merged"] = _write(run, setting, "merged", folder / "merged")
     if gguf:
         paths["gguf"] = to_gguf(paths["merged"], folder / "gguf", gguf)
     pushed = push_to_hub(paths.get("merged", paths["adapter"]), push) if push else None
     return Exported(paths, pushed)
 
 
-@contextmanager
-def _written(run: store.Run, setting: str, form: Form, folder: Path) -> Iterator[tuple[Path, Path, str]]:
-    """(folder to fill, adapter, base model); once the block ends well, it takes `folder`'s place, with tokenizer and card."""
-    from transformers import AutoTokenizer
+def _write(run: store.Run, setting: str, form: Form, folder: Path) -> Path:
+    """One form of an adapter with its tokenizer and card, whole or not at all.
+
+    Merged: the base model in its stored precision with the adapter added to its weights, as safetensors.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source, beside = run.path("adapters", setting), folder.with_name(f".{folder.name}.part")
     base = generate.resolve(_read(source / "training.json")["model"])
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    yield beside, source, base
-    AutoTokenizer.from_pretrained(base).save_pretrained(beside)
-    (beside / "README.md").write_text(model_card(run, setting, form), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.replace(folder)
-
-
-def _adapter(run: store.Run, setting: str, folder: Path) -> Path:
-    with _written(run, setting, "adapter", folder) as (beside, source, base):
-        for name in ("adapter_model.safetensors", "training.json"):
-            shutil.copy2(source / name, beside / name)
-        config = _read(source / "adapter_config.json") | {"base_model_name_or_path": base}
-        (beside / "adapter_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return folder
-
-
-def _merged(run: store.Run, setting: str, folder: Path) -> Path:
-    """The base model in its stored precision with the adapter added to its weights, as safetensors."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    with _written(run, setting, "merged", folder) as (beside, source, base):
+    if form == "merged":
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), str(source))
         model.merge_and_unload(safe_merge=True).save_pretrained(beside)
         del model
         generate.free()
-    return folder
+    else:
+        for name in ("adapter_model.safetensors", "training.json"):
+            shutil.copy2(source / name, beside / name)
+        config = _read(source / "adapter_config.json") | {"base_model_name_or_path": base}
+        store.write_json(beside / "adapter_config.json", config)
+    AutoTokenizer.from_pretrained(base).save_pretrained(beside)
+    store.write_text(beside / "README.md", model_card(run, setting, form))
+    shutil.rmtree(folder, ignore_errors=True)
+    return beside.replace(folder)
 
 
 # -- GGUF ----------------------------------------------------------------------------------------------------------------
@@ -194,7 +182,7 @@ def model_card(run: store.Run, setting: str, form: Form) -> str:
         env=_read(run.path("env.json")),
         fingerprint=generate.fingerprint(base),
     )
-    return str(card)
+    return f"{card}\n"
 
 
 def _results(run: store.Run, setting: str) -> list[dict[str, Any]]:

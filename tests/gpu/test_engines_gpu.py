@@ -6,7 +6,7 @@ import pytest
 
 from reflectevo_lite import prompts
 from reflectevo_lite.embedded import tasks as synthetic
-from reflectevo_lite.generate import engines, models
+from reflectevo_lite.generate import decoding, engines, models
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -30,20 +30,21 @@ def test_greedy_text_is_that_of_the_cpu(want, batching):
     assert engine.generate(ASKED, max_new_tokens=96) == want
 
 
-def test_auto_is_continuous():
-    assert engines.TransformersEngine(load()).batching == "continuous"
+def test_auto_is_padded_without_attention_that_reads_pages():
+    engine = engines.TransformersEngine(models.load("tiny"))
+    assert engine.model.config._attn_implementation == "sdpa" and engine.batching == "padded"
 
 
-def test_running_out_of_memory_halves_the_batch(want):
-    engine = engines.TransformersEngine(load(dtype="float32"), batching="padded")
-    real, seen = engine._padded, []
+def test_running_out_of_memory_halves_the_batch(want, monkeypatch):
+    engine = engines.TransformersEngine(models.load("tiny", dtype="float32"), batching="padded")
+    real, seen = decoding.decode, []
 
-    def greedy_for_memory(model, asked, *args):
-        seen.append(len(asked))
-        if len(asked) > 6:
+    def greedy_for_memory(model, asked, groups, *args):
+        seen.append(sum(len(g.rows) for g in groups))
+        if seen[-1] > 6:
             torch.empty(1 << 50, dtype=torch.uint8, device="cuda")  # a petabyte: CUDA's own error
-        return real(model, asked, *args)
+        return real(model, asked, groups, *args)
 
-    engine._padded = greedy_for_memory
+    monkeypatch.setattr(decoding, "decode", greedy_for_memory)
     assert engine.generate(ASKED, max_new_tokens=96) == want
     assert seen[0] == 24 and max(seen[-4:]) <= 6

@@ -114,7 +114,7 @@ def test_a_missing_converter_is_said_before_anything_is_merged(trained, tmp_path
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(export, "_merged", lambda *args: pytest.fail("merged first"))
+    monkeypatch.setattr(export, "_write", lambda *args: pytest.fail("written first"))
     assert cli.main(["export", str(trained[0].directory), "--gguf"]) == 2
     assert "git clone https://github.com/ggml-org/llama.cpp" in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown GGUF precision 'q4'; the converter writes f32, f16, bf16, q8_0"):

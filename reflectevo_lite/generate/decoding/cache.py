@@ -19,7 +19,10 @@ ROOM = 16  # tokens to come: fewer mean more copies, more mean more that is read
 class Layer(DynamicLayer):
     """Keys and values of all rows (rows × heads × tokens × head dimension), of which the first `end` tokens are filled."""
 
-    def __init__(self, parts: Sequence[DynamicLayer]) -> None:
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, parts: Sequence[Any]) -> None:
         """The rows of `parts` one below the other, all prompts ending at the same token."""
         super().__init__()
         self.end, self.is_initialized = max(p.keys.shape[2] for p in parts), True

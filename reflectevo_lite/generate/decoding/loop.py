@@ -132,7 +132,7 @@ def look_up(text: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
 
 def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
     """A token for each of `logits` (… × vocabulary): the likeliest, or where `uniform` (…) falls in the distribution."""
-    if temperature <= 0:
+    if temperature <= 0 or uniform is None:
         return logits.argmax(-1)
     mass = (logits.float() / temperature).softmax(-1).cumsum(-1)
     drawn = torch.searchsorted(mass, uniform[..., None] * mass[..., -1:], right=True)[..., 0]
@@ -147,7 +147,7 @@ def pad(rows: Prompts, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
+def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """Cache, logits of the last token (rows × 1 × vocabulary) and mask, a row per prompt in the groups' order."""
     caches, logits, masks = [], [], []
     for part in _parts(prompts, groups, model.device.type):
@@ -172,7 +172,8 @@ def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[Dyn
 
 def _parts(prompts: Prompts, groups: Sequence[Group], device: str) -> Iterator[list[Group]]:
     """The groups, so many at a time as a pass takes."""
-    part, size = [], 0
+    part: list[Group] = []
+    size = 0
     for g in groups:
         tokens = g.shared + sum(len(prompts[i]) - g.shared for i in g.rows)
         if part and size + tokens > PREFILL_TOKENS.get(device, PREFILL_TOKENS["cuda"]):

@@ -34,9 +34,7 @@ ARMS = {  # name: this package's path, 4 bits, what it adds to the trainer's arg
 }
 WARM_UP = 3  # first steps, left out: compilation
 RANK, MAX_LENGTH = 16, 2048
-LENGTHS = {"prompt": (200, 700)} | dict.fromkeys(
-    ("completion", "chosen", "rejected"), (100, 350)
-)  # the paper's, in tokens
+LENGTHS = {"prompt": (200, 700), "completion": (100, 350), "chosen": (100, 350), "rejected": (100, 350)}  # in tokens
 
 
 def make_model(shape: str, folder: str) -> dict[str, Any]:
@@ -55,13 +53,9 @@ def _random(name: str, **tokens: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     kind, s, _ = SHAPES[name]
-    sizes = {
-        "hidden_size": s.hidden,
-        "num_hidden_layers": s.layers,
-        "num_attention_heads": s.heads,
-        "head_dim": s.head_dim,
-    }
-    sizes |= {"num_key_value_heads": s.kv_heads, "intermediate_size": s.intermediate, "vocab_size": s.vocab}
+    sizes = {"hidden_size": s.hidden, "num_hidden_layers": s.layers, "intermediate_size": s.intermediate}
+    sizes |= {"num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads, "head_dim": s.head_dim}
+    sizes |= {"vocab_size": s.vocab}
     tokens = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | tokens
     config = AutoConfig.for_model(kind, **sizes, tie_word_embeddings=s.tied, max_position_embeddings=8192, **tokens)
     torch.manual_seed(0)
