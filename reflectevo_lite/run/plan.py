@@ -1,9 +1,8 @@
 """What a run will take: prompts, tokens, optimiser steps, GPU memory, time. Nothing is loaded.
 
-Work is counted from the declarations that the notebooks run from: the registry of settings (`evaluate.SETTINGS`,
-`evaluate.TRAININGS`) and the run's parameters. What no declaration can know (how many answers are wrong, how many
-reflections help) comes from `Assumed` shares, or from a run's own files (`Measured`): a test counts a finished run that
-way and finds its real numbers.
+Work is counted from what the notebooks run from: the registry of settings and the run's parameters. What these cannot
+know (how many answers are wrong, how many reflections help) comes from `Assumed` shares, or from a run's own files
+(`Measured`): a test counts a finished run that way and finds its real numbers.
 """
 
 from __future__ import annotations
@@ -16,23 +15,11 @@ from typing import Any, NamedTuple
 
 from .. import store
 from ..generate import GIB, default_batch_tokens, shape_of
-from .memory import (
-    USABLE,
-    Card,
-    Setup,
-    generation_memory,
-    generation_seconds,
-    train_memory,
-    training_seconds,
-)
+from . import memory as m
+from .memory import USABLE, Card, Setup
 from .params import ROLLOUTS, ROUNDS
 
-ROLLED_OUT, PLUS, PAIRS, PREFERRED = (
-    "rollouts/train.jsonl",
-    "curated/d_plus.jsonl",
-    "curated/d_pm.jsonl",
-    "curated/d_pref.jsonl",
-)
+ROLLED_OUT = "rollouts/train.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,13 +41,10 @@ class Assumed:
         return n * self.wrong
 
     def rows(self, file: str, failed: float, k: int) -> float:
-        """Rows of a curated file, from the outcomes of k reflections on each failed answer: D± holds at most 4 pairs of
-        an answer, D^pref at most 2."""
+        """Rows of a curated file: of c helpful ones among k reflections, at most 4 pairs go into D±, 2 into D^pref."""
+        pairs = {"d_pm.jsonl": lambda c: min(4, c * (k - c)), "d_pref.jsonl": lambda c: min(2, math.comb(c, 2))}
+        each = pairs.get(file.split("/")[-1], lambda c: c)
         chance = [math.comb(k, c) * self.corrected**c * (1 - self.corrected) ** (k - c) for c in range(k + 1)]
-        each = {
-            "d_pm": lambda c: min(4, c * (k - c)),
-            "d_pref": lambda c: min(2, math.comb(c, 2)),
-        }.get(file.split("/")[-1].removesuffix(".jsonl"), lambda c: c)
         return failed * sum(p * each(c) for c, p in enumerate(chance))
 
 
@@ -153,10 +137,9 @@ def _trained(p: Any, stage: str, what: str, kind: str, rates: str, rows: float) 
     from ..train import GRPOParams, TrainParams, planned_steps
 
     params = GRPOParams.of(p) if kind == "grpo" else TrainParams.of(rates, p)
-    rows = round(rows)
-    if not rows:
+    if not (rows := round(rows)):
         return Part(stage, what)
-    length = min(p.length * (2 if kind == "dpo" else 1), p.max_length * (2 if kind == "dpo" else 1))
+    length = min(p.length, p.max_length) * (2 if kind == "dpo" else 1)
     examples = -(-rows * length // p.max_length) if params.packing and kind == "sft" else rows
     steps = planned_steps(kind, params, examples)
     seen = steps * params.batch_size if kind == "grpo" else rows * params.epochs
@@ -232,25 +215,25 @@ def _setup(values: Mapping[str, Any], on_gpu: bool) -> Setup:
 
 def _seconds(part: Part, setup: Setup, device: Card, values: Mapping[str, Any], prompt: int, limit: float) -> float:
     if part.steps:
-        return training_seconds(setup, device, part.tokens, dpo=part.dpo, processes=values["processes"])
+        return m.training_seconds(setup, device, part.tokens, dpo=part.dpo, processes=values["processes"])
     longest = values["max_new_tokens"]
     rows = min(_batch_tokens(setup, limit) // (prompt + longest), values["chunk_size"])
     held = setup._replace(full=False)
-    return generation_seconds(held, device, part.prompts, part.tokens, rows=rows, prompt=prompt, longest=longest)
+    return m.generation_seconds(held, device, part.prompts, part.tokens, rows=rows, prompt=prompt, longest=longest)
 
 
 def _batch_tokens(setup: Setup, limit: float | None) -> int:
     """The engine halves its batches until they fit; below a few rows it would not run."""
     batch = default_batch_tokens(setup.shape, setup.bytes_per_weight, "cuda" if limit else "cpu")
-    while limit and batch > 4096 and generation_memory(setup._replace(full=False), batch) > limit * USABLE:
+    while limit and batch > 4096 and m.generation_memory(setup._replace(full=False), batch) > limit * USABLE:
         batch //= 2
     return batch
 
 
 def _peaks(setup: Setup, values: Mapping[str, Any], limit: float | None) -> dict[str, float]:
-    found = {"generation": generation_memory(setup._replace(full=False), _batch_tokens(setup, limit))}
+    found = {"generation": m.generation_memory(setup._replace(full=False), _batch_tokens(setup, limit))}
     for kind in ("sft", "dpo"):  # a batch is shared by the processes
-        found[kind] = train_memory(setup, kind, -(-values[f"{kind}_batch_size"] // values["processes"]))
+        found[kind] = m.train_memory(setup, kind, -(-values[f"{kind}_batch_size"] // values["processes"]))
     return found
 
 
