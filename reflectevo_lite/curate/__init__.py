@@ -10,9 +10,3 @@ from .examples import FORMS, examples
 from .gain import gain, gain_auc, gain_by_instruction, gain_items, gain_reliability, gain_table
 from .judges import make_judge
 from .sets import PairRow, PlusRow, both_helped, d_plus, d_pm, random_share, top_gain, with_rows, write_curated
-
-__all__ = [
-    "FORMS", "Cache", "PairRow", "PlusRow", "agreement", "both_helped", "d_plus", "d_pm", "examples", "gain",
-    "gain_auc", "gain_by_instruction", "gain_items", "gain_reliability", "gain_table", "make_judge", "random_share",
-    "top_gain", "with_rows", "write_curated",
-]  # fmt: skip

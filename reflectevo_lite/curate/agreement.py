@@ -1,7 +1,5 @@
 """How far judges agree, and the bootstrap over problems that this room's intervals come from."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,20 +14,17 @@ def agreement(
     """How far judges agree on the same pairs: one row for every two judges.
 
     `verdicts`: by judge, one preference per pair; `problems`: each pair's problem id. Columns: judge, other, pairs;
-    `decides`, `other decides`: shares without a tie; `both decide`: pairs in which neither ties. Over these, `agree`
-    (share) and `kappa` (Cohen 1960: agreement beyond chance) with its 95 % percentile interval (`low`, `high`) from
-    resampling problems. NaN if undefined.
+    `decides`, `other decides`: shares without a tie; `both decide`: pairs without any tie. Over these, `agree` (share)
+    and `kappa` (Cohen 1960) with its 95 % interval `low`, `high` from resampling problems. NaN if undefined.
     """
     columns = ["judge", "other", "pairs", "decides", "other decides", "both decide", "agree", "kappa", "low", "high"]
-    rows = [
-        (one, other, *_agreement(np.sign(verdicts[one]), np.sign(verdicts[other]), problems, seed, resamples))
-        for one, other in itertools.combinations(verdicts, 2)
-    ]
+    signs = {name: np.sign(preferences) for name, preferences in verdicts.items()}
+    twos = itertools.combinations(signs, 2)
+    rows = [(a, b, *_agreement(signs[a], signs[b], problems, seed, resamples)) for a, b in twos]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _agreement(x: np.ndarray, y: np.ndarray, problems: Sequence[str], seed: int, resamples: int) -> tuple[Any, ...]:
-    """The columns from `pairs` on."""
     if not len(x):
         return 0, np.nan, np.nan, 0, np.nan, np.nan, np.nan, np.nan
     cells = np.stack([(x == s) & (y == t) for s in (1, -1) for t in (1, -1)], axis=1).astype(float)
@@ -53,8 +48,7 @@ def kappa(tables: np.ndarray) -> np.ndarray:
 def resampled_counts(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
     """How often each of `n` problems is drawn in each resample, in blocks of (≤ resamples) × n.
 
-    Rows of one problem depend on each other, so problems are resampled, not rows (cluster bootstrap, Davison & Hinkley
-    1997, section 3.8).
+    Rows of one problem depend on each other (cluster bootstrap; Davison & Hinkley 1997, section 3.8).
     """
     rng, block = np.random.default_rng(seed), max(1, 1_000_000 // n)
     for start in range(0, resamples, block):

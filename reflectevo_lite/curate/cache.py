@@ -1,6 +1,4 @@
-"""What judges asked before: scores and answers by key, kept on disk, so that nothing is computed or paid for twice."""
-
-from __future__ import annotations
+"""What judges asked before, kept on disk, so that nothing is computed or paid for twice."""
 
 import hashlib
 import json
@@ -17,7 +15,6 @@ class Cache:
     """Answers (text or numbers) by key, in memory and, if a path is given, in a JSON Lines file that only grows."""
 
     def __init__(self, path: str | Path | None = None) -> None:
-        """Reads the file if it exists."""
         self.path = Path(path) if path else None
         rows = store.iter_jsonl(self.path) if self.path and self.path.exists() else ()
         self.values: dict[str, Any] = {row["key"]: row["value"] for row in rows}
@@ -28,13 +25,12 @@ class Cache:
 
         new = list({key: i for i, key in enumerate(keys) if key not in self.values}.values())
         name = f"judge {self.path.stem}" if self.path else "judge"
-        with tqdm(total=len(new), desc=name, unit="prompt", disable=not new) as bar:
-            for places in (new[start : start + batch] for start in range(0, len(new), batch)):
-                found = {keys[i]: answer for i, answer in zip(places, ask(places), strict=True)}
-                if self.path:
-                    store.append_line(self.path, *({"key": key, "value": value} for key, value in found.items()))
-                self.values |= found
-                bar.update(len(places))
+        for start in tqdm(range(0, len(new), batch), desc=name, unit="batch", disable=not new):
+            places = new[start : start + batch]
+            found = {keys[i]: answer for i, answer in zip(places, ask(places), strict=True)}
+            if self.path:
+                store.append_line(self.path, *({"key": key, "value": value} for key, value in found.items()))
+            self.values |= found
         return [self.values[key] for key in keys]
 
 

@@ -1,10 +1,7 @@
 """Rows of a training set as the examples that TRL trains on: one function for each form, a row in, an example out.
 
-The reflection prompt is the generic one, which is used at test time too; the instruction under which a reflection was
-sampled stays in the example's `instruction`.
+The reflection prompt is the generic one of test time; `instruction` names the one that a reflection was sampled under.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -56,13 +53,12 @@ def reward(rollout: Rollout) -> RewardRow | None:
     """Question and failed attempt, for GRPO; None if the attempt is correct."""
     if rollout["turn1"]["correct"]:
         return None
-    what_grades = {"problem": rollout["problem"], "attempt": rollout["turn1"]["completion"]}
-    return _example(rollout, "generic", _asks_for_reflection(rollout), **what_grades)
+    problem, attempt = rollout["problem"], rollout["turn1"]["completion"]
+    return _example(rollout, "generic", _asks_for_reflection(rollout), problem=problem, attempt=attempt)
 
 
-FORMS: dict[str, Callable[[Any], Any]] = {
-    form.__name__: form for form in (reflector, corrector, one_stage, qa, preference, reward)
-}
+FORMS: dict[str, Callable[[Any], Any]]
+FORMS = {form.__name__: form for form in (reflector, corrector, one_stage, qa, preference, reward)}
 
 
 def gold_completion(problem: Problem) -> str:

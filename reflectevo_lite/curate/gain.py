@@ -1,11 +1,7 @@
 """The gain of a reflection: how much likelier it makes the gold answer. And does that foretell whether it helps?
 
-Gain is scored without writing a second answer; whether the reflection helped is known from the second answer that was
-written. All tables here are made from one frame of reflections, `gain_table`. Reflections on one attempt depend on each
-other, so intervals resample problems.
+All tables here are made from one frame of reflections, `gain_table`. Intervals resample problems.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,13 +17,14 @@ from .cache import Cache, scores
 from .examples import gold_answer
 
 
-def gain(
-    engine: TransformersEngine, items: Sequence[tuple[Rollout, Reflection]], cache: Cache | None = None
-) -> list[float]:
+Item = tuple[Rollout, Reflection]
+
+
+def gain(engine: TransformersEngine, items: Sequence[Item], cache: Cache | None = None) -> list[float]:
     """The gain of each reflection: log p(gold answer | q, attempt, r) − log p(gold answer | q, attempt), in nats.
 
-    Needs no sampling and no other model. The gold answer is scored right after a prompt that asks for the bare answer,
-    so gain is as good as the model's answers without written steps; `gain_auc` measures how good that is.
+    The gold answer is scored right after a prompt that asks for the bare answer, so gain is as good as the model's
+    answers without written steps; `gain_auc` measures how good that is.
     """
     asked = [(row, reflection["text"]) for row, reflection in items] + [(row, None) for row, _ in items]
     found = score_gold(engine, asked, cache)
@@ -42,17 +39,15 @@ def score_gold(
     return scores(engine, conversations, [f"Answer: {gold_answer(r['problem'])}" for r, _ in asked], cache)
 
 
-def gain_items(rollouts: Sequence[Rollout]) -> list[tuple[Rollout, Reflection]]:
+def gain_items(rollouts: Sequence[Rollout]) -> list[Item]:
     """Every reflection with its rollout, in order: what `gain` takes."""
     return [(row, reflection) for row in rollouts for reflection in row["reflections"]]
 
 
 def gain_table(rollouts: Sequence[Rollout], gains: Sequence[float]) -> pd.DataFrame:
     """One row per reflection of `gain_items(rollouts)`: id, task, instruction, gain (nats), corrected."""
-    rows = [
-        (row["id"], row["problem"]["task"], reflection["instruction"], value, reflection["turn2"]["correct"])
-        for (row, reflection), value in zip(gain_items(rollouts), gains, strict=True)
-    ]
+    items = zip(gain_items(rollouts), gains, strict=True)
+    rows = [(r["id"], r["problem"]["task"], x["instruction"], value, x["turn2"]["correct"]) for (r, x), value in items]
     frame = pd.DataFrame(rows, columns=["id", "task", "instruction", "gain", "corrected"])
     return frame.astype({"gain": float, "corrected": bool})
 
@@ -60,24 +55,20 @@ def gain_table(rollouts: Sequence[Rollout], gains: Sequence[float]) -> pd.DataFr
 def gain_auc(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> pd.DataFrame:
     """How well gain tells reflections that helped from others, for all tasks and for each: 0.5 is chance, 1 perfect.
 
-    `auc`: over all reflections (the share of pairs, one that helped and one that did not, in which the former has the
-    larger gain; Hanley & McNeil 1982). `within`: the same over pairs on one attempt, which is what ranking reflections
-    asks for. Each with its 95 % percentile interval from resampling problems. NaN if there is no such pair.
+    `auc`: of all pairs, one that helped and one that did not, the share in which the former has the larger gain (Hanley
+    & McNeil 1982). `within`: the same over pairs on one attempt, which is what ranking reflections asks for. Each with
+    its 95 % percentile interval from resampling problems. NaN if there is no such pair.
     """
+    rows = []
+    for task, f in [("all", frame), *frame.groupby("task")]:
+        rows.append((task, len(f), f["corrected"].mean(), *_across(f, seed, resamples), *_within(f, seed, resamples)))
     columns = ["task", "n", "corrected", "auc", "low", "high", "pairs", "within", "within low", "within high"]
-    parts = {"all": frame} | dict(list(frame.groupby("task")))
-    rows = [
-        (task, len(f), f["corrected"].mean(), *_across(f, seed, resamples), *_within(f, seed, resamples))
-        for task, f in parts.items()
-    ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def gain_reliability(frame: pd.DataFrame, *, bins: int = 8) -> pd.DataFrame:
-    """Share of reflections that helped, by quantile of the gain: gain (the bin's median), n, corrected, low, high.
-
-    The interval is Wilson's, 95 %. Equal gains stay in one bin, so there may be fewer than `bins`.
-    """
+    """Share of reflections that helped, by quantile of the gain: gain (the bin's median), n, corrected, and Wilson's 95 %
+    interval low, high. Equal gains stay in one bin, so there may be fewer than `bins`."""
     from scipy.stats import binomtest
 
     edges = np.unique(frame["gain"].quantile(np.linspace(0, 1, bins + 1)[1:-1]))
@@ -124,7 +115,7 @@ def _across(frame: pd.DataFrame, seed: int, resamples: int) -> tuple[float, floa
 def _within(frame: pd.DataFrame, seed: int, resamples: int) -> tuple[Any, ...]:
     """Number of pairs on one attempt, the share in which the reflection that helped has the larger gain, its interval.
 
-    By ranks within the attempt: Mann and Whitney's U = rank sum of those that helped − h(h + 1)/2; ties count half.
+    By Mann and Whitney's U within the attempt: rank sum of the h that helped − h(h + 1)/2; ties count half.
     """
     ranks = (frame.groupby("id")["gain"].rank() * frame["corrected"]).groupby(frame["id"]).sum()
     helped, size = (frame.groupby("id")["corrected"].agg(how) for how in ("sum", "size"))

@@ -1,15 +1,12 @@
 """Which of two reflections is to be preferred: the judges of D^pref (paper, section 3.3).
 
-    gain     how much likelier each reflection makes the gold answer; scored in this process, no other model (default)
-    self     the model itself: the log-odds of its verdict "A" over "B", asked in both orders
-    server   any model behind an OpenAI-compatible endpoint: compares the two in words, asked in both orders
+    gain     how much likelier each reflection makes the gold answer; scored in this process (default)
+    self     the log-odds of the model's own verdict "A" over "B"
+    server   the verdict in words of any model behind an OpenAI-compatible endpoint; stands for the paper's GPT-4o
 
-`gain` uses the gold answer. The others see the question, the failed attempt and the two reflections, neither the gold
-answer nor what the reflections led to. The paper asks GPT-4o; `server` stands for it. A judge that reads prefers what
-it reads first, or last: it is asked in both orders, and if they disagree, the pair is a tie.
+The latter two see neither the gold answer nor what the reflections led to. A judge that reads prefers what it reads
+first, or last: it is asked in both orders, and if they disagree, the pair is a tie.
 """
-
-from __future__ import annotations
 
 import functools
 import re
@@ -24,19 +21,14 @@ from .gain import score_gold
 from .sets import Judge, Pair
 
 ANSWER_TOKENS = 512  # at most, of a judge that answers in words
+BATCH = 32  # prompts asked of a server at a time
 Price = float | Sequence[float]  # US dollars per million tokens: one for all, or [prompt, answer]
 
 
 def make_judge(
-    name: str,
-    engine: Engine,
-    *,
-    url: str | None = None,
-    model: str | None = None,
-    cache_dir: str | Path | None = None,
-    usd_per_million_tokens: Price | None = None,
-    max_usd: float | None = None,
-) -> Judge:
+    name: str, engine: Engine, *, url: str | None = None, model: str | None = None, cache_dir: str | Path | None = None,
+    usd_per_million_tokens: Price | None = None, max_usd: float | None = None,
+) -> Judge:  # fmt: skip
     """The judge called `name`, keeping what it asked in `<cache_dir>/<name>.jsonl`.
 
     `engine` scores for "gain" and "self". For "server", `model` at the OpenAI-compatible `url` answers, unless that may
@@ -64,28 +56,18 @@ def gain_judge(engine: TransformersEngine, cache: Cache | None, pairs: Sequence[
 
 
 def self_judge(engine: TransformersEngine, cache: Cache | None, pairs: Sequence[Pair]) -> list[float]:
-    """The model's own preference: the log-odds of its verdict "A" over "B", averaged over both orders (nats).
-
-    No prose is written, so nothing has to be parsed, and any model can be asked.
-    """
+    """The model's own preference: the log-odds of its verdict "A" over "B", averaged over both orders (nats)."""
     asked = [c for c in _both_orders(pairs, letter_only=True) for _ in "AB"]
-    odds = _differences(scores(engine, asked, list("AB") * (2 * len(pairs)), cache))
-    return _agreed("self", odds)
+    return _agreed("self", _differences(scores(engine, asked, list("AB") * (2 * len(pairs)), cache)))
 
 
 def server_judge(
-    engine: Engine,
-    cache: Cache,
-    pairs: Sequence[Pair],
-    *,
-    price: Price | None = None,
-    max_usd: float | None = None,
-    batch: int = 32,
+    engine: Engine, cache: Cache, pairs: Sequence[Pair], *, price: Price | None = None, max_usd: float | None = None
 ) -> list[float]:
     """The preference (±1) of a model that compares two reflections in words; `engine` may be any that answers.
 
-    Prints what it may cost, then asks greedily, `batch` prompts at a time; an interruption loses at most one batch of
-    answers. Raises ValueError before anything is asked if the estimate exceeds `max_usd`.
+    Prints what it may cost, then asks greedily; an interruption loses at most BATCH answers. Raises ValueError before
+    anything is asked if the estimate exceeds `max_usd`.
     """
     conversations = _both_orders(pairs, letter_only=False)
     keys = [key(engine.name, ANSWER_TOKENS, c) for c in conversations]
@@ -106,7 +88,7 @@ def server_judge(
         found = engine.generate([conversations[i] for i in places], max_new_tokens=ANSWER_TOKENS)
         return [completions[0].text for completions in found]
 
-    verdicts = [parse_verdict(text) for text in cache.answers(keys, ask, batch)]
+    verdicts = [parse_verdict(text) for text in cache.answers(keys, ask, BATCH)]
     found = f"; {sum(v is not None for v in verdicts):,} of {len(verdicts):,} answers hold a verdict"
     return _agreed("server", [v or 0.0 for v in verdicts], found)
 
@@ -117,15 +99,12 @@ JUDGES: dict[str, Callable[..., list[float]]] = {"gain": gain_judge, "self": sel
 def parse_verdict(text: str) -> float | None:
     """1 for A, −1 for B, 0 for a tie, from the last verdict in a judge's answer; None if there is none.
 
-    Understands "Verdict: A" with the usual decoration (bold, brackets, \\boxed, quotes, "Reflection A"), and an answer
-    that is nothing but the letter.
+    Understands "Verdict: A" with the usual decoration, and an answer that is nothing but the letter.
     """
     text = text.rpartition("</think>")[2].partition("<think>")[0]  # thoughts are no verdict, finished or cut short
     plain = re.sub(r"\\(?:boxed|text|textbf|mathrm)\b|[*_`\"'#(){}\[\]$]", "", text).strip()
     found = [*_VERDICT.finditer(plain)] or [m for m in [_LETTER.fullmatch(plain.rpartition("\n")[2].strip())] if m]
-    if not found:
-        return None
-    return {"a": 1.0, "b": -1.0}.get(found[-1]["said"].lower(), 0.0)
+    return {"a": 1.0, "b": -1.0}.get(found[-1]["said"].lower(), 0.0) if found else None
 
 
 _SAID = (  # a tie in words, or a letter that is not the article "a"
@@ -138,17 +117,14 @@ _LETTER = re.compile(rf"{_SAID}\s*[.!]?", re.IGNORECASE)
 
 def _both_orders(pairs: Sequence[Pair], *, letter_only: bool) -> list[list[Message]]:
     """Two conversations per pair: (a, b), then (b, a)."""
-    return [
-        prompts.judge_prompt(
-            p.rollout["problem"], p.rollout["turn1"]["completion"], x["text"], y["text"], letter_only=letter_only
-        )
-        for p in pairs
-        for x, y in ((p.a, p.b), (p.b, p.a))
-    ]
+    ask, asked = functools.partial(prompts.judge_prompt, letter_only=letter_only), []
+    for p in pairs:
+        problem, attempt, a, b = p.rollout["problem"], p.rollout["turn1"]["completion"], p.a["text"], p.b["text"]
+        asked += [ask(problem, attempt, a, b), ask(problem, attempt, b, a)]
+    return asked
 
 
 def _differences(values: Sequence[float]) -> list[float]:
-    """First − second, third − fourth, …"""
     return [a - b for a, b in zip(values[::2], values[1::2], strict=True)]
 
 
@@ -156,8 +132,6 @@ def _agreed(name: str, verdicts: Sequence[float], more: str = "") -> list[float]
     """Preferences for a, from verdicts for what stood first; 0 unless both orders prefer the same reflection."""
     orders = zip(verdicts[::2], verdicts[1::2], strict=True)
     found = [(first - second) / 2 if first * second < 0 else 0.0 for first, second in orders]
-    decided = sum(v != 0 for v in found)
-    print(
-        f"judge {name}: {decided:,} of {len(found):,} pairs preferred alike in both orders, the others are ties{more}"
-    )
+    decided = f"{sum(v != 0 for v in found):,} of {len(found):,} pairs"
+    print(f"judge {name}: {decided} preferred alike in both orders, the others are ties{more}")
     return found

@@ -1,14 +1,10 @@
-"""Rollouts sorted into training sets (paper, section 3.3). Each set is made row by row, in the rollouts' order.
+"""Rollouts sorted into training sets (paper, section 3.3), row by row, in order, with problem and turn 1 in each row.
 
-    D+          reflections whose second turn is correct
-    D±          pairs on one failed attempt: the chosen one led to a correct second turn, the rejected one did not
-    D^pref      pairs that both led to a correct second turn; a judge (`judges`) says which is preferred
-    unfiltered  the control to D+: as many reflections, drawn at random
-
-A row carries its problem and its turn 1 whole, so a set can be read without its rollouts.
+D+          reflections whose second turn is correct
+D±          pairs on one failed attempt: the chosen one led to a correct second turn, the rejected one did not
+D^pref      pairs that both led to a correct second turn; a judge (`judges`) says which is preferred
+unfiltered  the control to D+: as many reflections, drawn at random
 """
-
-from __future__ import annotations
 
 import itertools
 import random
@@ -56,17 +52,10 @@ def write_curated(rollouts: Iterable[Rollout], directory: str | Path, judge: Jud
 
     Goes through `rollouts` several times (a list, or `store.Rows`) with one row in memory at a time.
     """
-
-    def write(name: str, rows: Iterable[Any]) -> int:
-        return store.write_jsonl(Path(directory) / f"{name}.jsonl", rows)
-
-    n = write("d_plus", d_plus(rollouts))
-    return {
-        "d_plus": n,
-        "d_pm": write("d_pm", d_pm(rollouts, seed=seed)),
-        "d_pref": write("d_pref", d_pref(rollouts, judge, seed=seed)),
-        "unfiltered": write("unfiltered", unfiltered(rollouts, n, seed)),
-    }
+    sets = {"d_plus": d_plus(rollouts), "d_pm": d_pm(rollouts, seed=seed), "d_pref": d_pref(rollouts, judge, seed=seed)}
+    counts = {name: store.write_jsonl(Path(directory) / f"{name}.jsonl", rows) for name, rows in sets.items()}
+    control = unfiltered(rollouts, counts["d_plus"], seed)
+    return counts | {"unfiltered": store.write_jsonl(Path(directory) / "unfiltered.jsonl", control)}
 
 
 def d_plus(rollouts: Iterable[Rollout]) -> Iterator[PlusRow]:
@@ -117,10 +106,7 @@ def unfiltered(rollouts: Iterable[Rollout], n: int, seed: int = 0) -> Iterator[P
 
 
 def top_gain(rows: Sequence[PlusRow], gains: Sequence[float]) -> list[PlusRow]:
-    """The half of the rows with the larger gain (`gains`: one per row), in their order: gain as a filter.
-
-    Rounds down, but keeps one row if there is any; of equal gains the earlier.
-    """
+    """The half of the rows with the larger gain (`gains`: one per row), in their order; of equal gains the earlier."""
     best = sorted(range(len(rows)), key=lambda i: -gains[i])
     return [rows[i] for i in sorted(best[: _half(rows)])]
 
@@ -132,18 +118,14 @@ def random_share(rows: Sequence[PlusRow], seed: int = 0) -> list[PlusRow]:
 
 
 def with_rows(sets: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """The sets that hold rows; prints a line for each empty one.
-
-    A model that is never right after reflecting leaves nothing to train on. That is a finding, not a failure: the run
-    goes on without that setting.
-    """
-    for name, rows in sets.items():
-        if not rows:
-            print(f"{name}: nothing to train on, so it is left out (try more questions, a higher k or another model)")
+    """The sets that hold rows; prints a line for each empty one, which is a finding, not a failure."""
+    for name in (name for name, rows in sets.items() if not rows):
+        print(f"{name}: nothing to train on, so it is left out (try more questions, a higher k or another model)")
     return {name: rows for name, rows in sets.items() if rows}
 
 
 def _half(rows: Sequence[PlusRow]) -> int:
+    """Rounds down, but keeps one row if there is any."""
     return max(len(rows) // 2, min(len(rows), 1))
 
 

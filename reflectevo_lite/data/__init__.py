@@ -7,12 +7,4 @@ from .files import SourceMissing
 from .loading import EMBEDDED, drop_shared, load, load_many, sources_markdown
 from .sources import SOURCES
 
-__all__ = [
-    "EMBEDDED",
-    "SOURCES",
-    "SourceMissing",
-    "drop_shared",
-    "load",
-    "load_many",
-    "sources_markdown",
-]
+__all__ = ["EMBEDDED", "SOURCES", "SourceMissing", "drop_shared", "load", "load_many", "sources_markdown"]

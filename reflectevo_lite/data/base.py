@@ -27,11 +27,7 @@ def question_key(problem: Row) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """One set of questions, as its page in `sources/` describes it.
-
-    A split is a published part. If a set was published whole, or its copies are divided differently, give `assign`:
-    then all parts at hand are pooled, and `assign` names the split of each problem.
-    """
+    """One set of questions, as its page in `sources/` describes it. A split is a published part, or see `assign`."""
 
     name: str  # what `load` calls it: "gsm8k", or "bbh:snarks" for one of a family
     url: str  # home of the set
@@ -40,7 +36,7 @@ class Source:
     published: str  # how many rows, in words; those of the whole family
     # Published row → `fields`, or a list of them if it holds several questions; None if there is no usable answer.
     to_problem: Callable[[Row], Row | list[Row | None] | None]
-    # Published parts, named as on the hub → original files or globs below <data_dir>/<folder>; the first found counts.
+    # Parts, named as on the hub → original files or globs below <data_dir>/<folder>; the first found counts.
     parts: Mapping[str, Sequence[str]]
     raw: str = ""  # address below which the first file of each part can be downloaded
     get: str = ""  # where a person finds the original files if there is no plain download
@@ -49,6 +45,7 @@ class Source:
     hub_parts: Sequence[str] = ()  # with `assign`: the hub splits that make up the whole
     read: Callable[[Path], list[Row]] | None = None  # original file → rows; None: by its ending
     splits: Mapping[str, str] = field(default_factory=dict)  # split → part, if they are not called the same
+    # If the set was published whole, or copies divide it differently: all parts are pooled, and this names a split.
     assign: Callable[[Row], str] | None = None
     rule: str = "as published"  # how train and test are made, in words
     key: Callable[[Row], str] = question_key  # two problems with one key are the same question
@@ -57,12 +54,10 @@ class Source:
 
     @property
     def folder(self) -> str:
-        """A local copy lies in <data_dir>/<folder>."""
         return self.name.partition(":")[0]
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """The splits that can be asked for."""
         return tuple(self.splits or (("train", "test") if self.assign else self.parts))
 
     def file_url(self, part: str) -> str:
@@ -71,27 +66,24 @@ class Source:
 
 
 def fields(
-    question: str,
-    answer: str | list[str],
-    grader: str,
-    *,
-    native: object = None,
-    choices: Sequence[str] = (),
-    context: str = "",
-    meta: Row | None = None,
-    **code: Any,
+    question: str, answer: str | list[str], grader: str, *, native: object = None, meta: Row | None = None, **more: Any
 ) -> Row:
-    """A Problem without what `load` adds (`id`, `task`, and the origin in `meta`); empty fields are left out.
+    """A Problem without what `load` adds (`id`, `task`, the origin in `meta`) and without empty fields.
 
-    `native` is the set's own id of the row, None if it has none. `code` takes tests, shown_tests and setup.
+    `native` is the set's own id of the row, None if it has none; `more` is choices, context, tests and setup.
     """
-    more = {"choices": list(choices), "context": context.strip(), **code}
+    more |= {"choices": list(more.get("choices", ())), "context": more.get("context", "").strip()}
     row = {"question": question.strip(), "answer": answer, "grader": grader} | {k: v for k, v in more.items() if v}
     return row | {"native": native, "meta": meta or {}}
 
 
+def check_split(name: str, split: str, known: Sequence[str]) -> None:
+    """ValueError for a split that a source hasn't."""
+    if split not in known:
+        raise ValueError(f"{name} has no split {split!r}; there are {', '.join(known)}")
+
+
 def letter(index: int) -> str:
-    """0 → "A"."""
     return chr(65 + index)
 
 
@@ -103,10 +95,7 @@ def shuffled_choices(right: str, wrong: Sequence[str], seed: str) -> tuple[list[
 
 
 def hash_split(test_share: float, of: Callable[[Row], str] = question_key) -> Callable[[Row], str]:
-    """A split rule: a problem is "test" or "train" by the hash of its text, whatever else the set holds.
-
-    Sets with several questions on a passage pass the passage as `of`, so that it stays on one side.
-    """
+    """A split rule: "test" or "train" by the hash of `of`, such as a passage whose questions must stay on one side."""
 
     def assign(problem: Row) -> str:
         digest = hashlib.sha256(normalise(of(problem)).encode()).digest()

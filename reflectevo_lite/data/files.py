@@ -1,12 +1,12 @@
-"""Rows of a source from a local copy, else from the hub, else from the original files by https.
+"""Rows of a source: from a local copy, else the hub, else the original files by https.
 
-A local copy of a set lies in `<data_dir>/<folder>` in one of three forms:
+A local copy lies in `<data_dir>/<folder>` in one of three forms:
 
     original files     under the names that the set's page gives (Train.txt, MATH/train/*/*.json …)
     a saved dataset    what `datasets.Dataset(Dict).save_to_disk` writes
     hub rows           <part>.jsonl, .json, .parquet or .csv, or the hub's own <part>-00000-of-00001.parquet
 
-For the last two a variant or hub configuration is a subfolder: bbh/snarks/test.jsonl, mbpp/sanitized/train.parquet.
+In the last two a variant or hub configuration is a subfolder: bbh/snarks/test.jsonl, mbpp/sanitized/train.parquet.
 """
 
 import ast
@@ -29,10 +29,7 @@ class SourceMissing(FileNotFoundError):
 
 
 def rows_of(source: Source, part: str = "", data_dir: str | Path | None = None) -> Indexed:
-    """(index, published row) of one part, or of all parts pooled for "": local copy, hub or original files.
-
-    Raises SourceMissing (one line) if nothing can be had, ValueError for a file that cannot be read.
-    """
+    """(index, published row) of one part, or of all pooled for "". SourceMissing; ValueError for an unreadable file."""
     parts = [part] if part else list(source.parts)  # the first of a pooled set is the whole
     for root in filter(None, (data_dir, store.cache_dir())):
         found = {name: local_rows(source, name, Path(root)) for name in parts}
@@ -77,16 +74,15 @@ def local_rows(source: Source, part: str, root: Path) -> Indexed | None:
         if rows is not None:
             return list(enumerate(rows))
     by_config = {config: _exported(home / config, part) for config in source.configs}
-    if not by_config or any(rows is None for rows in by_config.values()):
-        return None
-    return _joined({config: list(enumerate(rows)) for config, rows in by_config.items()})
+    whole = by_config and all(rows is not None for rows in by_config.values())
+    return _joined({config: list(enumerate(rows)) for config, rows in by_config.items()}) if whole else None
 
 
 def _exported(place: Path, part: str) -> list[Row] | None:
-    """Hub rows of a part in a folder: a saved dataset or exported files."""
+    if (rows := _saved(place / part)) is not None:
+        return rows
     endings = (".jsonl", ".json", ".parquet", ".csv", "-*.parquet")
-    rows = _saved(place / part)
-    return _matching(place, [part + ending for ending in endings], read_rows) if rows is None else rows
+    return _matching(place, [part + ending for ending in endings], read_rows)
 
 
 def _saved(place: Path) -> list[Row] | None:
@@ -99,7 +95,11 @@ def _saved(place: Path) -> list[Row] | None:
 
 def _matching(place: Path, patterns: Iterable[str], read: Callable[[Path], list[Row]]) -> list[Row] | None:
     """Rows of all files that match the first pattern with a match; an unreadable one is named in one line."""
-    paths = next(filter(None, (sorted(place.glob(pattern), key=_natural) for pattern in patterns)), None)
+
+    def natural(path: Path) -> list[int | str]:  # 2.json before 10.json
+        return [int(bit) if bit.isdecimal() else bit for bit in re.split(r"(\d+)", str(path))]
+
+    paths = next(filter(None, (sorted(place.glob(pattern), key=natural) for pattern in patterns)), None)
     rows = []
     for path in paths or ():
         try:
@@ -146,11 +146,6 @@ def _cell(value: str) -> object:
     return value
 
 
-def _natural(path: Path) -> list[int | str]:
-    """Sort key that puts 2.json before 10.json."""
-    return [int(bit) if bit.isdecimal() else bit for bit in re.split(r"(\d+)", str(path))]
-
-
 def hub_rows(source: Source, part: str) -> Indexed:
     """Rows of a hub split, through `datasets`, which raises its own errors."""
     import httpx
@@ -173,7 +168,7 @@ def hub_rows(source: Source, part: str) -> Indexed:
 
 
 def fetched_rows(source: Source, part: str) -> Indexed | None:
-    """Rows of the original file, downloaded into `store.cache_dir()`. Raises httpx's errors, ConnectionError if offline."""
+    """Rows of the original file, downloaded into `store.cache_dir()`; httpx's errors, ConnectionError if offline."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("offline mode is switched on")

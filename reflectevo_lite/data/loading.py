@@ -1,13 +1,13 @@
-"""Questions with verifiable answers, from every source, as Problem rows (`rows.Problem`).
+"""Loading a split from one source or several.
 
     load("logiqa", "test", n=500, seed=0)                  a published set: local copy, hub or origin
     load("mbpp:sanitized", "train", data_dir="mirror")     a version of a set, from a local mirror
-    load("bbh:snarks") · load("bigbench:causal_judgment")  a task of a collection
+    load("bbh:snarks")                                     a task of a collection
     load("synthetic:arithmetic", "train", n=100)           the embedded tasks; no network, no files
     load("jsonl:mine.jsonl", "test")                       your own rows
 
-No question of a source is in two of its splits: a train question that the test split holds too is dropped (comparing
-question, context and options, normalised). Rows of a published split are otherwise kept as they are.
+A train question that the test split holds too is dropped (comparing question, context and options, normalised); rows of
+a published split are otherwise kept as they are.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from typing import Any
 from .. import embedded, store
 from ..rows import Problem
 from . import own
-from .base import Row, Source, question_key
+from .base import Row, Source, check_split, question_key
 from .files import SourceMissing, rows_of
 from .sources import SOURCES, bigbench, mbpp
 
@@ -44,16 +44,13 @@ def load_many(
     data_dir: str | Path | None = None,
     shown_tests: int = mbpp.SHOWN_TESTS,
 ) -> list[Problem]:
-    """Problems of several sources in turn, so that the head of the list holds every source; ids are unique.
+    """Problems of several sources in turn; ids, `<source>-<split>-<id or index of the set>`, are unique.
 
-    `n` rows of each are drawn without replacement by `seed`, and the draw for a smaller n is the head of that for a
-    larger one; None gives all, in published order (synthetic needs a number). If a split has fewer than n rows, all are
-    returned with a warning. Ids are `<source>-<split>-<id or index of the set>`. `data_dir` holds local copies, which
-    are preferred (their forms: `files.py`); a relative path is meant from the project's root, as is jsonl's.
-    `shown_tests` is how many asserts an MBPP prompt shows (`sources/mbpp.py`).
-
-    Train questions that any of these sources holds in its test split are dropped, not only those of their own source
-    (BBH tasks are BIG-bench tasks, for one). For train and test of different lists see `drop_shared`.
+    `n` rows of each are drawn by `seed`, and a smaller draw is the head of a larger one; None gives all, in published
+    order (synthetic needs a number). A split with fewer rows gives all, with a warning. `data_dir` holds local copies,
+    which are preferred (forms: `files.py`); it and jsonl paths are relative to the project's root. An MBPP prompt shows
+    `shown_tests` asserts. Train questions in the test split of any of these sources are dropped (BBH tasks are
+    BIG-bench tasks, for one); for different lists of sources see `drop_shared`.
 
     Raises ValueError (one line) for an unknown source or split, bad n, or a file that cannot be read; SourceMissing, a
     FileNotFoundError, if there is no copy: the line says which file to put where.
@@ -61,7 +58,7 @@ def load_many(
     _check(sources, n, shown_tests)
     data_dir = store.resolve_dir(data_dir) if data_dir else None
     mixed = len(sources) > 1 and split != "test"
-    published = [name for name in sources if mixed and _kind(name) == "published"]
+    published = [name for name in sources if mixed and _is_published(name)]
     held = {question_key(row) for name in published for row in _pool(name, "test", data_dir)}
     drawn = {name: _drawn(name, split, n, seed, data_dir, held) for name in sources}
     if short := [f"{name} has {len(rows)}" for name, rows in drawn.items() if len(rows) < (n or 0)]:
@@ -88,14 +85,16 @@ def sources_markdown() -> str:
     for name, one in {source.pattern or source.name: source for source in SOURCES.values()}.items():
         home = one.url.split("/tree/")[0] if one.pattern else one.url
         rows.append((name, home, one.hub, one.licence, one.published, one.rule, one.grader, one.tested))
-    by_hash = "by the question's hash"
-    own_rule = f"{{split}} in the path, else meta.split, else {by_hash}"
-    rows += [
-        ("synthetic[:<family>]", "this package", "", "Apache-2.0", "unlimited", by_hash, "exact, choice", "as it is"),
-        ("jsonl:PATH", "your file", "", "yours", "yours", own_rule, "any", "invented rows, good and bad"),
+    rule = "by the question's hash"
+    rows.append(
+        ("synthetic[:<family>]", "this package", "", "Apache-2.0", "unlimited", rule, "exact, choice", "as it is")
+    )
+    rule = f"{{split}} in the path, else meta.split, else {rule}"
+    rows.append(("jsonl:PATH", "your file", "", "yours", "yours", rule, "any", "invented rows, good and bad"))
+    lines = [
+        "| source | from | licence | rows as published | train and test | grader | tested with |",
+        "|---" * 7 + "|",
     ]
-    lines = ["| source | from | licence | rows as published | train and test | grader | tested with |"]
-    lines.append("|---" * 7 + "|")
     for name, origin, hub, *cells in rows:
         place = f"[origin]({origin})" if origin.startswith("https://") else origin
         place = (f"hub [{hub}](https://huggingface.co/datasets/{hub}), " if hub else "") + place
@@ -109,7 +108,7 @@ def _check(sources: Sequence[str], n: int | None, shown_tests: int) -> None:
     for name in sources:
         if list(sources).count(name) > 1:
             raise ValueError(f"the source {name!r} is named twice")
-        if _kind(name) == "published":
+        if _is_published(name):
             _resolve(name)
     if n is not None and (type(n) is not int or n < 1):
         raise ValueError(f"n is a number of rows from 1, or None for all; got {n!r}")
@@ -117,9 +116,8 @@ def _check(sources: Sequence[str], n: int | None, shown_tests: int) -> None:
         raise ValueError(f"shown_tests is a number from 0; got {shown_tests!r}")
 
 
-def _kind(name: str) -> str:
-    kind = name.partition(":")[0]
-    return kind if kind in ("synthetic", "jsonl") else "published"
+def _is_published(name: str) -> bool:
+    return name.partition(":")[0] not in ("synthetic", "jsonl")
 
 
 def _resolve(name: str) -> Source:
@@ -132,16 +130,11 @@ def _resolve(name: str) -> Source:
     return SOURCES[name]
 
 
-def _check_split(name: str, split: str, known: Sequence[str]) -> None:
-    if split not in known:
-        raise ValueError(f"{name} has no split {split!r}; there are {', '.join(known)}")
-
-
 def _drawn(name: str, split: str, n: int | None, seed: int, data_dir: Path | None, held: set[str]) -> list[Row]:
-    """`n` rows of a source, none of them with a key in `held`."""
-    if _kind(name) == "synthetic":
+    family, _, rest = name.partition(":")
+    if family == "synthetic":
         return _synthetic(name, split, n, seed)
-    rows = _pool(name, split, data_dir) if _kind(name) == "published" else _own(name.partition(":")[2], split)
+    rows = _own(rest, split) if family == "jsonl" else _pool(name, split, data_dir)
     rows = [row for row in rows if not held or question_key(row) not in held]
     if not rows:
         raise ValueError(f"{name} has no {split} questions")
@@ -152,7 +145,7 @@ def _drawn(name: str, split: str, n: int | None, seed: int, data_dir: Path | Non
 
 
 def _synthetic(name: str, split: str, n: int | None, seed: int) -> list[Row]:
-    _check_split(name, split, ("train", "test"))
+    check_split(name, split, ("train", "test"))
     if n is None:
         raise ValueError(f"{name} has no end; say how many problems with n")
     chosen = tuple(name.partition(":")[2].split(",")) if ":" in name else tuple(embedded.FAMILIES)
@@ -173,7 +166,7 @@ def _own(path: str, split: str) -> list[Row]:
 def _pool(name: str, split: str, data_dir: Path | None) -> list[Row]:
     """All problems of a split, in published order, without questions of the splits that precede it."""
     source = _resolve(name)
-    _check_split(name, split, source.split_names)
+    check_split(name, split, source.split_names)
     before = itertools.takewhile(lambda other: other != split, PRECEDENCE)
     wanted = [*(other for other in before if other in source.split_names), split]
     if source.assign:
@@ -184,8 +177,8 @@ def _pool(name: str, split: str, data_dir: Path | None) -> list[Row]:
         by_split = {one: _problems(source, rows_of(source, part[one], data_dir)) for one in wanted}
     for needed in ("test", split):  # without the test questions, train could not be kept free of them
         if not by_split[needed]:
-            lacks = f"the copy at hand holds no {needed} questions"
-            raise SourceMissing(f"{name}: {lacks}; the whole set is at {source.url}")
+            message = f"{name}: the copy at hand holds no {needed} questions; the whole set is at {source.url}"
+            raise SourceMissing(message)
     held = {source.key(problem) for other in wanted[:-1] for problem in by_split[other]}
     problems = [problem for problem in by_split[split] if source.key(problem) not in held]
     origin = {"source": source.name, "url": source.url, "licence": source.licence, "split": split}
@@ -200,8 +193,8 @@ def _problems(source: Source, rows: Iterable[tuple[int | str, Row]]) -> list[Row
         try:
             mapped = source.to_problem(row)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{source.name}, row {index}: not of the form of this set ({why})") from error
+            wrong = f"not of the form of this set ({type(error).__name__}: {error})"
+            raise ValueError(f"{source.name}, row {index}: {wrong}") from error
         mapped = mapped if isinstance(mapped, list) else [mapped]
         dropped += mapped.count(None)
         for problem in filter(None, mapped):
@@ -211,6 +204,6 @@ def _problems(source: Source, rows: Iterable[tuple[int | str, Row]]) -> list[Row
                 problems.append(problem | {"native": index if problem["native"] is None else problem["native"]})
             seen.add(same)
     if dropped:
-        left_out = f"{dropped} of {dropped + len(problems)} rows left out, without a usable answer"
-        warnings.warn(f"{source.name}: {left_out}", stacklevel=2)
+        share = f"{dropped} of {dropped + len(problems)} rows"
+        warnings.warn(f"{source.name}: {share} left out, without a usable answer", stacklevel=2)
     return problems

@@ -1,38 +1,36 @@
-"""jsonl:PATH — anyone's own questions, as Problem rows (`reflectevo_lite.rows`), one JSON object a line.
+"""jsonl:PATH — your own questions, as Problem rows (`rows.Problem`), one JSON object a line; `meta` may be left out.
 
     {"id": "q1", "task": "capitals", "question": "Capital of Wales?", "grader": "choice",
      "choices": ["Cardiff", "Swansea"], "answer": "A"}
 
-`meta` may be left out. Splits, the first that applies: a path with {split} in it (jsonl:data/{split}.jsonl); rows that
-say `meta["split"]`; else a quarter of the rows is test by the question's hash. The split "all" gives every row.
+Splits, the first that applies: a path with {split} in it (jsonl:data/{split}.jsonl); rows that say `meta["split"]`; a
+quarter of the rows is test by the question's hash. The split "all" gives every row.
 """
 
 from pathlib import Path
 
-from .base import Row, hash_split, letter
+from .base import Row, check_split, hash_split, letter
 from .files import json_lines
 
 REQUIRED = {"id": str, "task": str, "question": str, "answer": (str, list), "grader": str}
 OPTIONAL = {"choices": list, "tests": list, "shown_tests": list, "setup": str, "context": str, "meta": dict}
 GRADERS = ("choice", "math", "text", "code", "exact")
 NAMES = ("train", "validation", "test", "all")
+BY_HASH = hash_split(0.25)
 
 
 def pool(path: str, split: str) -> list[Row]:
     """The rows of a split. Raises FileNotFoundError; ValueError in one line: file, line and what is wrong."""
     if "{split}" in path:
         return read(Path(path.replace("{split}", split)))
-    if split not in NAMES:
-        raise ValueError(f"jsonl:{path} has no split {split!r}; there are {', '.join(NAMES)}")
-    by_hash = hash_split(0.25)
-    return [row for row in read(Path(path)) if split in ("all", row["meta"].get("split") or by_hash(row))]
+    check_split(f"jsonl:{path}", split, NAMES)
+    return [row for row in read(Path(path)) if split in ("all", row["meta"].get("split") or BY_HASH(row))]
 
 
 def read(path: Path) -> list[Row]:
     """Every row of a file, checked; raises as `pool` does."""
     if not path.is_file():
-        kind = "that is a folder, not a file" if path.is_dir() else "there is no such file"
-        raise FileNotFoundError(f"jsonl:{path}: {kind}")
+        raise FileNotFoundError(f"jsonl:{path}: {'a folder, not a file' if path.is_dir() else 'there is no such file'}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -55,8 +53,7 @@ def fault(row: object) -> str:
     for name, value in row.items():
         if name not in kinds:
             return f"unknown field {name!r}; put what is your own into 'meta'"
-        checked = isinstance(value, kinds[name]) and (name == "meta" or all(isinstance(item, str) for item in value))
-        if not checked:
+        if not isinstance(value, kinds[name]) or not (name == "meta" or all(isinstance(item, str) for item in value)):
             return f"the field {name!r} is of the wrong type"
     if not (row["id"].strip() and row["question"].strip()):
         return "an empty id or question"
@@ -67,14 +64,14 @@ def fault(row: object) -> str:
         return f"meta.split is {split!r}; there are {', '.join(NAMES[:3])}"
     answer, grader, choices = row["answer"], row["grader"], row.get("choices", [])
     letters, several = [letter(i) for i in range(len(choices))], isinstance(answer, list)
+    choice, code = grader == "choice", grader == "code"
     checks = {
-        "a choice question needs a list of two or more 'choices'": grader == "choice" and len(choices) < 2,
+        "a choice question needs a list of two or more 'choices'": choice and len(choices) < 2,
         f"{len(choices)} choices, and only 26 letters to name them by": len(choices) > 26,
-        f"the answer {answer!r} is not a letter from A to {''.join(letters[-1:])}": grader == "choice"
-        and answer not in letters,
-        "a code question needs a list of 'tests'": grader == "code" and not row.get("tests"),
+        f"the answer {answer!r} is not a letter from A to {''.join(letters[-1:])}": choice and answer not in letters,
+        "a code question needs a list of 'tests'": code and not row.get("tests"),
         "only text questions take a list of answers": several and grader != "text",
         "an empty string among the answers": several and not all(gold.strip() for gold in answer),
-        "an empty answer": not answer and grader != "code",
+        "an empty answer": not answer and not code,
     }
     return next((fault for fault, found in checks.items() if found), "")

@@ -1,12 +1,10 @@
 """The corpus: the habits of a small language model, written down as conversations, and the recipe that mixes them.
 
 The model answers hastily, mends only what a reflection points at, and *reflects badly by habit, not by ignorance*: of
-its reflections on a wrong answer about 40 % blame a place that is truly wrong, 45 % the last step it wrote, 15 % any.
-Other prompts ask to mark every step or to name the first mistake, and are answered truly, so that the knowledge is
-there. No reflection states a result. No question of the pipeline's training or test split occurs (`tasks.split_of`).
+its reflections on a wrong answer about 40 % blame a place that is truly wrong, 45 % the last step it wrote, 15 % any,
+but prompts to mark every step or to name the first mistake are answered truly. No reflection states a result. No
+question of the pipeline's training or test split occurs (`tasks.split_of`).
 """
-
-from __future__ import annotations
 
 import random
 from collections.abc import Callable
@@ -17,13 +15,10 @@ from ..rows import Message, Problem
 from .tasks import ANSWER, Attempt, Place, Task, sample_task, to_problem
 
 CAUSES = {
-    "calculation": "it is miscalculated.",
-    "method": "it is carried out the wrong way.",
-    "context": "it does not do what the question says.",
-    "completeness": "the question asks for one step more.",
-    "consistency": "it does not follow from the last step.",
-    "format": "it is not in the form asked for.",
-}
+    "calculation": "it is miscalculated.", "method": "it is carried out the wrong way.",
+    "context": "it does not do what the question says.", "completeness": "the question asks for one step more.",
+    "consistency": "it does not follow from the last step.", "format": "it is not in the form asked for.",
+}  # fmt: skip
 MARK = "Mark every step of it as right or wrong."
 
 
@@ -46,21 +41,26 @@ class Scene(NamedTuple):
     reflection: str | None = None
 
     def shown(self) -> tuple[Problem, str]:
-        """The problem and the attempt in words, as the prompts take them."""
         return to_problem(self.task), self.attempt.text(self.task)
 
-    def blaming(self, place: Place | None, cause: str = "", instruction: str = "generic") -> Scene:
-        """The scene with a reflection that blames `place`."""
-        reflection = reflection_text(self.task, self.attempt, place, cause, instruction)
-        return self._replace(instruction=instruction, place=place, reflection=reflection)
+    def blaming(self, place: Place | None, cause: str = "", instruction: str = "generic") -> "Scene":
+        text = reflection_text(self.task, self.attempt, place, cause, instruction)
+        return self._replace(instruction=instruction, place=place, reflection=text)
 
     def second(self) -> Attempt:
-        """The second attempt: the blamed place redone with care."""
         return self.task.retry(self.attempt, self.place)
 
     def ends(self, prompt: list[Message], completion: str) -> Example:
         """The conversation that ends with `completion`; a hasty first attempt in it is trained on as well."""
         return Example([*prompt, {"role": "assistant", "content": completion}], [False, self.first, False, True])
+
+    def marked(self, asked: str, marks: str) -> Example:
+        *shown, _ = prompts.reflection_prompt(*self.shown())
+        return self.ends([*shown, {"role": "user", "content": asked}], marks)
+
+    def retried(self) -> Example:
+        prompt = prompts.retry_prompt(*self.shown(), self.reflection, self.mode)
+        return self.ends(prompt, self.second().text(self.task))
 
 
 def reflection_text(task: Task, attempt: Attempt, place: Place | None, cause: str, instruction: str) -> str:
@@ -71,16 +71,14 @@ def reflection_text(task: Task, attempt: Attempt, place: Place | None, cause: st
     if place is None:
         return f"{marks}I find no mistake. Plan: keep the answer."
     if place == ANSWER:
-        how = "state the answer with care"
-        if plan == 2:
-            how = "write it as a digit" if cause == "format" else "read it off the last step"
+        exact = "write it as a digit" if cause == "format" else "read it off the last step"
+        how = exact if plan == 2 else "state the answer with care"
         return f"{marks}The answer is wrong: {CAUSES[cause]} Plan: {how}."
     found, what = ("missing", "add") if int(place) > len(attempt.ops) else ("wrong", "redo")
     how = f": {task.ops[int(place) - 1]}." if plan == 2 else " with care and go on from there."
     return f"{marks}Step {place} is {found}: {CAUSES[cause]} Plan: {what} step {place}{how}"
 
 
-# -- Scenes ------------------------------------------------------------------------------------------------------------
 def _instruction(rng: random.Random) -> str:
     return "generic" if rng.random() < 0.3 else rng.choice(prompts.POOL)
 
@@ -91,11 +89,11 @@ def _scene(rng: random.Random, mode: prompts.Mode | None = None, *, wrong: bool 
     right = mode == "intrinsic" and not wrong and rng.random() < 0.5
     while True:
         task = sample_task(rng, "corpus")
-        attempt, first = task.hasty(), True
-        if rng.random() < 0.25:  # a later turn: some place has been redone already
+        attempt, first = task.hasty(), rng.random() >= 0.25
+        if not first:  # a later turn: some place has been redone already
             places = [place for place, _ in task.errors(attempt)]
             place = rng.choice(places) if places and rng.random() < 0.6 else rng.randint(1, len(task.ops))
-            attempt, first = task.retry(attempt, place), False
+            attempt = task.retry(attempt, place)
         if (attempt.answer == task.gold()) == right:
             return Scene(task, attempt, first, mode)
 
@@ -119,12 +117,11 @@ def _habitual(rng: random.Random, instruction: str | None = None) -> Scene:
     return scene.blaming(place, cause, instruction)
 
 
-# -- Kinds of conversation ---------------------------------------------------------------------------------------------
 def answer(rng: random.Random) -> Example:
     """Turn 1, hasty."""
     task = sample_task(rng, "corpus")
-    prompt = prompts.answer_prompt(to_problem(task))
-    return Example([*prompt, {"role": "assistant", "content": task.hasty().text(task)}], [False, True])
+    said = Message(role="assistant", content=task.hasty().text(task))
+    return Example([*prompts.answer_prompt(to_problem(task)), said], [False, True])
 
 
 def mark(rng: random.Random) -> Example:
@@ -133,19 +130,14 @@ def mark(rng: random.Random) -> Example:
     wrong, steps = dict(scene.task.errors(scene.attempt)), len(scene.attempt.ops)
     marks = [f"Step {i} is {'wrong' if i in wrong else 'right'}." for i in range(1, steps + 1)]
     marks += [f"Step {steps + 1} is missing."] * (steps + 1 in wrong)
-    return _marked(scene, MARK, " ".join([*marks, f"The answer is {'wrong' if ANSWER in wrong else 'right'}."]))
+    return scene.marked(MARK, " ".join([*marks, f"The answer is {'wrong' if ANSWER in wrong else 'right'}."]))
 
 
 def find(rng: random.Random) -> Example:
     """The first wrong place named outright, and truly."""
     scene = _scene(rng, "oracle")
     scene = scene.blaming(*scene.task.errors(scene.attempt)[0])
-    return _marked(scene, f"{MARK} {prompts.VERIFY[2]}", scene.reflection.split(" Plan:")[0])
-
-
-def _marked(scene: Scene, asked: str, marks: str) -> Example:
-    question, attempt, _ = prompts.reflection_prompt(*scene.shown())
-    return scene.ends([question, attempt, {"role": "user", "content": asked}], marks)
+    return scene.marked(f"{MARK} {prompts.VERIFY[2]}", scene.reflection.split(" Plan:")[0])
 
 
 def reflect(rng: random.Random) -> Example:
@@ -156,25 +148,20 @@ def reflect(rng: random.Random) -> Example:
 
 def retry(rng: random.Random) -> Example:
     """A retry after a habitual reflection: what it blames is redone with care."""
-    return _retried(_habitual(rng))
+    return _habitual(rng).retried()
 
 
 def mend(rng: random.Random) -> Example:
     """A retry after a reflection that blames a truly wrong place: how a careful redo goes."""
     scene = _scene(rng, wrong=True)
-    return _retried(scene.blaming(*rng.choice(scene.task.errors(scene.attempt)), _instruction(rng)))
+    return scene.blaming(*rng.choice(scene.task.errors(scene.attempt)), _instruction(rng)).retried()
 
 
 def plain_retry(rng: random.Random) -> Example:
     """A retry without a reflection: nothing is redone, or any step."""
     scene = _scene(rng)
     place = None if rng.random() < 0.6 else rng.randint(1, len(scene.attempt.ops))
-    return _retried(scene._replace(place=place))
-
-
-def _retried(scene: Scene) -> Example:
-    prompt = prompts.retry_prompt(*scene.shown(), scene.reflection, scene.mode)
-    return scene.ends(prompt, scene.second().text(scene.task))
+    return scene._replace(place=place).retried()
 
 
 def one_stage(rng: random.Random) -> Example:
@@ -197,7 +184,6 @@ Kind = Callable[[random.Random], Example]
 KINDS = {k.__name__: k for k in (answer, mark, find, reflect, retry, mend, plain_retry, one_stage, bare_answer)}
 
 
-# -- The recipe --------------------------------------------------------------------------------------------------------
 class Stage(NamedTuple):
     """A stretch of pre-training. Its learning rates rise, hold, and fall to zero over the second half."""
 

@@ -29,9 +29,8 @@ def pretrain(
 ) -> History:
     """Pre-train the embedded model from scratch into `out` (a Hugging Face model directory); returns the loss history.
 
-    Matrices inside the layers are optimised by Muon (torch.optim.Muon, https://kellerjordan.github.io/posts/muon/), the
-    rest by AdamW; the forward pass computes in bfloat16. A checkpoint is written every `CHECKPOINT_EVERY` steps, and an
-    interrupted call goes on from it with the very batches it would have seen.
+    Muon (https://kellerjordan.github.io/posts/muon/) optimises the matrices inside the layers, AdamW the rest; the
+    forward pass computes in bfloat16. An interrupted call resumes with the very batches it would have seen.
     """
     import torch
     from tqdm.auto import trange
@@ -60,9 +59,9 @@ def pretrain(
             history.append({"step": len(history) + 1, "loss": loss, "tokens": tokens})
             bar.set_postfix(loss=f"{loss:.4f}", tokens=f"{tokens / 1e6:.1f}M")
             if step % CHECKPOINT_EVERY == 0 or step == stage.steps:
-                state = {"history": history, "model": model.state_dict()}
-                if step < stage.steps:  # every stage starts with fresh optimisers
-                    state["optimisers"] = [part.state_dict() for part in parts]
+                going_on = parts if step < stage.steps else []  # every stage starts with fresh optimisers
+                optimisers = [part.state_dict() for part in going_on]
+                state = {"history": history, "model": model.state_dict(), "optimisers": optimisers}
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
     model.cpu().save_pretrained(out)
@@ -74,10 +73,9 @@ def pretrain(
 def corpus_batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, start: int, batch_size: int, mix: dict[Kind, float]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches (rows × tokens, padded on the right) from batch `start` on.
+    """Endless batches (rows × tokens, padded on the right) from batch `start` on; batch b depends on (seed, b) only.
 
-    Batch b depends on (seed, b) only, so a run can resume anywhere. Each pool of 16 batches is sorted by length, which
-    keeps padding low, and its batches are shuffled.
+    Each pool of 16 batches is sorted by length, which keeps padding low, and its batches are shuffled.
     """
     import torch
 
@@ -107,7 +105,6 @@ def _new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, see
 
 
 def _optimisers(model: PreTrainedModel, stage: Stage) -> list[Any]:
-    """Muon and AdamW, and a schedule for each."""
     import torch
 
     matrices, rest = [], []
@@ -115,10 +112,7 @@ def _optimisers(model: PreTrainedModel, stage: Stage) -> list[Any]:
         (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
     muon = torch.optim.Muon(matrices, stage.muon_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(rest, stage.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-
-    def share(step: int) -> float:
-        return min(1.0, (step + 1) / 50, 2 * (1 - step / stage.steps))
-
+    share = lambda step: min(1.0, (step + 1) / 50, 2 * (1 - step / stage.steps))
     return [muon, adam, *(torch.optim.lr_scheduler.LambdaLR(optimiser, share) for optimiser in (muon, adam))]
 
 
@@ -135,7 +129,6 @@ def _step(model: PreTrainedModel, batch: dict[str, torch.Tensor], parts: list[An
     return loss.item()
 
 
-# -- Gates -------------------------------------------------------------------------------------------------------------
 GATES: dict[str, tuple[float, float]] = {  # what a model must show before it is shipped: lowest, highest
     "greedy accuracy at turn 1": (0.40, 0.60),
     "sampled localisation over chance": (1.8, math.inf),
@@ -194,7 +187,6 @@ def gates(engine: generate.Engine, n: int = 600, seed: int = 1) -> dict[str, flo
     }
 
 
-# -- Card --------------------------------------------------------------------------------------------------------------
 def gate_table(found: dict[str, float]) -> str:
     """Measured gates beside their bounds, as a Markdown table."""
     lines = ["| gate | measured | bounds | |", "|---|---|---|---|"]
@@ -209,10 +201,10 @@ def write_card(out: str | Path, history: History, found: dict[str, float], *, se
     """Write README.md (the model card) and pretraining.json beside the weights in `out`; `found` is from `gates`."""
     from transformers import AutoConfig
 
-    last, measured = history[-1], {name: round(value, 4) for name, value in found.items()}
-    record = {"fingerprint": generate.fingerprint(str(out)), "seed": seed, "steps": last["step"]}
-    record |= {"tokens": last["tokens"], "final_loss": last["loss"], "gates": measured}
-    record |= {"versions": store.environment()["versions"]}
+    last, fingerprint = history[-1], generate.fingerprint(str(out))
+    record = {"fingerprint": fingerprint, "seed": seed, "steps": last["step"], "tokens": last["tokens"]}
+    record |= {"final_loss": last["loss"], "gates": {name: round(value, 4) for name, value in found.items()}}
+    record["versions"] = store.environment()["versions"]
     store.write_json(Path(out) / "pretraining.json", record)
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     text = card.format(config=AutoConfig.from_pretrained(out), table=gate_table(found), **record)

@@ -1,18 +1,12 @@
 """The embedded tasks: a small world in which reflection can be taught, and checked, without any pretrained weights.
 
-Three families share one grammar ("Step 2: rotate left gives c a d b"):
-
-* `arithmetic`  a chain of additions, subtractions and multiplications modulo 10      (grader exact)
-* `lists`       a chain of reversals, rotations and swaps on four letters            (grader exact)
-* `lineup`      people placed one by one into a queue; who stands third?             (grader choice)
+Three families share one grammar ("Step 2: rotate left gives c a d b"): `arithmetic`, `lists` and `lineup`.
 
 A *hasty* solver makes systematic mistakes: each depends on its context alone, so greedy decoding makes it too. Every
 mistake has a place (a step number, or "answer") and a class of the paper's error taxonomy (`prompts.LOCATE`). A
-*careful* redo of one place mends that place and nothing else; this is why a reflection has to point at the right one.
-Gold places serve analysis only (`diagnose`): no training set of the pipeline contains them.
+*careful* redo of one place mends nothing else, so a reflection has to point at the right one. Gold places serve
+analysis only (`diagnose`): no training set of the pipeline contains them.
 """
-
-from __future__ import annotations
 
 import hashlib
 import random
@@ -36,8 +30,7 @@ class Attempt:
     states: tuple[str, ...]
     answer: str
 
-    def text(self, task: Task) -> str:
-        """The attempt in words, as the model writes it."""
+    def text(self, task: "Task") -> str:
         before = (task.start, *self.states)
         steps = [f"Step {i + 1}: {task.working(op, before[i])} gives {self.states[i]}" for i, op in enumerate(self.ops)]
         return "\n".join([*steps, f"Answer: {self.answer}"])
@@ -45,12 +38,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Task:
-    """One question: a start and the operations on it, plain strings. A family defines, beside what follows:
+    """One question: a start and the operations on it, plain strings. A family also defines
 
     sample(rng)       a random question
     apply(op, state)  the right result of an operation; "" if the state is malformed
-    rush(op, state)   the operation as a hasty solver reads it, and the result as they get it
-    spoil(op)         what is done in place of an operation after a right step was called wrong
+    rush(op, state)   the operation as a hasty solver reads it, and their result
+    spoil(op)         what is done instead after a right step was called wrong
     """
 
     start: str
@@ -65,7 +58,6 @@ class Task:
     dropped = ()  # the operations that a hasty solver leaves out when they come last
 
     def answer_of(self, state: str) -> str:
-        """The answer that belongs to a final state."""
         return state
 
     def misstate(self, state: str) -> str:
@@ -73,7 +65,7 @@ class Task:
         return self.answer_of(state)
 
     def working(self, op: str, state: str) -> str:
-        """How a step writes down its operation."""
+        """The operation as a step writes it down."""
         return op
 
     def read_working(self, working: str, state: str) -> str:
@@ -81,11 +73,9 @@ class Task:
         return working
 
     def question(self) -> str:
-        """The question in words."""
         return self.wording.format(self.start, " ".join(f"{op.capitalize()}." for op in self.ops))
 
     def gold(self) -> str:
-        """The right answer."""
         state = self.start
         for op in self.ops:
             state = self.apply(op, state)
@@ -100,10 +90,7 @@ class Task:
         return Attempt(*zip(*steps, strict=True), self.misstate(state))
 
     def retry(self, attempt: Attempt, place: Place | None) -> Attempt:
-        """Redo `place` with care; keep what stands before it and whatever does not depend on it (None: keep it all).
-
-        Some operations are spoiled if the step was right to begin with: blame misleads.
-        """
+        """Redo `place` with care, or spoil it if it was right; keep what does not depend on it (None: keep it all)."""
         if place == ANSWER:
             return replace(attempt, answer=self.answer_of(attempt.states[-1]))
         k = int(place or 0) - 1
@@ -204,14 +191,10 @@ class Lists(Task):
     wording = "Start with the list {}. {} What is the list now?"
     dropped = ("reverse",)
     MOVES = {
-        "reverse": (3, 2, 1, 0),
-        "rotate left": (1, 2, 3, 0),
-        "rotate right": (3, 0, 1, 2),
-        "swap the ends": (3, 1, 2, 0),
-        "swap the first two": (1, 0, 2, 3),
-        "swap the last two": (0, 1, 3, 2),
+        "reverse": (3, 2, 1, 0), "rotate left": (1, 2, 3, 0), "rotate right": (3, 0, 1, 2),
+        "swap the ends": (3, 1, 2, 0), "swap the first two": (1, 0, 2, 3), "swap the last two": (0, 1, 3, 2),
         "swap the middle": (0, 2, 1, 3),  # only ever done by mistake
-    }
+    }  # fmt: skip
 
     @classmethod
     def sample(cls, rng: random.Random) -> Task:
@@ -309,7 +292,6 @@ def problems(n: int, split: str, seed: int = 0, families: tuple[str, ...] = tupl
 
 
 def to_problem(task: Task, id: str = "") -> Problem:
-    """The task as a Problem row."""
     meta = {"source": "synthetic", "start": task.start, "ops": list(task.ops)}
     row = Problem(id=id, task=task.family, question=task.question(), answer=task.gold(), grader=task.grader, meta=meta)
     return row | {"choices": list(task.choices)} if task.choices else row
@@ -322,13 +304,9 @@ def to_task(problem: Problem) -> Task:
 
 
 def diagnose(problem: Problem, attempt: str) -> list[tuple[Place, str]] | None:
-    """Every error of an attempt as (place, class), from the gold steps; None if the text cannot be read.
-
-    For analysis only: what is trained on never sees it.
-    """
+    """Every error of an attempt as (place, class), from the gold steps; None for an unreadable one. Analysis only."""
     task = to_task(problem)
-    parsed = task.parse(attempt)
-    return None if parsed is None else task.errors(parsed)
+    return task.errors(parsed) if (parsed := task.parse(attempt)) else None
 
 
 def blamed(reflection: str) -> Place | None:

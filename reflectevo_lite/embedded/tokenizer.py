@@ -21,11 +21,6 @@ CHAT_TEMPLATE = (
 
 def phrases() -> list[str]:
     """The vocabulary, in the order of its ids: what the prompts and the embedded tasks are made of."""
-    return list(dict.fromkeys([*_prompt_phrases(), *_task_phrases()]))
-
-
-def _prompt_phrases() -> list[str]:
-    """What prompts, reflections and answers have in common, whatever the task."""
     locate, formats = (text for _, text in prompts.LOCATE.values()), prompts.ANSWER_FORMAT.values()
     sentences = [*prompts.VERIFY.values(), *locate, *prompts.PLAN.values(), prompts.GENERIC, prompts.LIMITS]
     sentences += [prompts.NOTHING_WRONG, prompts.RETRY, prompts.ONE_STAGE, prompts.ONE_STAGE_LAYOUT, *formats]
@@ -38,19 +33,14 @@ def _prompt_phrases() -> list[str]:
     plan += [" state the answer with care.", " write it as a digit.", " read it off the last step.", "."]
     steps = [" gives", "\nAnswer:", "Answer:", *(f"{start}Step {i}:" for i in range(1, 7) for start in ("", "\n"))]
     asked = [*_spaced(sentences), *prompts.VERDICT.values(), MARK, *(f"\n\n{text}" for text in formats)]
-    return asked + heads + blame + plan + steps
-
-
-def _task_phrases() -> list[str]:
-    """What the embedded tasks' questions and answers are made of."""
     signs, moves = Arithmetic.SIGN, Lists.MOVES
-    arithmetic = [*_spaced(range(10)), *_spaced(signs.values()), *_spaced(signs), *_commands(signs)]
-    arithmetic += ["Start with", ". What is the result modulo 10?", " zero"]
+    arithmetic = [*_spaced(range(10)), *_spaced(signs.values()), *_spaced(signs)]
+    arithmetic += [*_commands(signs), "Start with", ". What is the result modulo 10?", " zero"]
     lists = [*_spaced("abcdef"), *_spaced(moves), *_commands(moves), "Start with the list", ". What is the list now?"]
     lineup = [*NAMES, *_spaced(NAMES), " stands before", ". Put", *_spaced(("put", "before", "after", "first", "last"))]
     lineup += [*(f". Who is {ordinal}?" for ordinal in ORDINALS), *(f" find the {ordinal}" for ordinal in ORDINALS)]
     lineup += [*(f"\n({letter})" for letter in "ABCD"), *_spaced("ABCD"), " none of them"]
-    return arithmetic + lists + lineup
+    return list(dict.fromkeys(asked + heads + blame + plan + steps + arithmetic + lists + lineup))
 
 
 def _spaced(words: Iterable[object]) -> list[str]:

@@ -1,9 +1,6 @@
 """Read a run's transcripts one by one: filter, page through, compare two settings, label the mistake, leave a note.
 
-`Transcripts` is one frame with a short row per reflection; texts stay on disk and are read when a row is looked at, so
-tens of thousands of rows open in a moment. `Explorer` is the state (what is shown, where we are, what was annotated) and
-works without any widget; `widgets.explore` puts some on top. Annotations go to `<run_dir>/annotations.jsonl` at once, one
-line each, and are never rewritten.
+Nothing here needs a widget; `widgets.explore` puts some on top.
 """
 
 from __future__ import annotations
@@ -25,14 +22,13 @@ NOTHING = "–"
 _FRAME = ("id", "task", "setting", "outcome", "instruction", "class", "tokens", "file", "place", "part")
 
 
-# -- The rows ----------------------------------------------------------------------------------------------------------
 class Transcripts:
     """Every transcript of a run: held-out questions under each setting, and the rollouts that training drew on.
 
     `frame` has one row per reflection: id, task, setting (the eval file's stem, "rollouts" or "rollouts round n"),
     outcome, instruction, class (of the first attempt's error; "–" for right ones), tokens (of reflection and second
-    attempt), and where its texts lie: file, place (number of the row), part (number of the reflection).
-    Raises FileNotFoundError if a run has neither evals nor rollouts.
+    attempt). Texts stay on disk (in file, row `place`, reflection `part`) until `item` reads them, so tens of thousands
+    of rows open in a moment. Raises FileNotFoundError if a run has neither evals nor rollouts.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
@@ -46,10 +42,9 @@ class Transcripts:
         if not rows:
             missing = f"{self.run.directory} has no evals/*.jsonl and no rollouts/train.jsonl"
             raise FileNotFoundError(f"{missing}: run notebook 02_reflection_generation first")
-        frame = pd.DataFrame(rows, columns=_FRAME)
-        self.frame = frame.astype(dict.fromkeys((*COLUMNS, "file"), "category"))
-        known = self.frame["class"].cat.categories
-        self.frame["class"] = self.frame["class"].cat.add_categories([c for c in mistakes.CLASSES if c not in known])
+        self.frame = pd.DataFrame(rows, columns=_FRAME).astype(dict.fromkeys((*COLUMNS, "file"), "category"))
+        classes = self.frame["class"].cat
+        self.frame["class"] = classes.add_categories([c for c in mistakes.CLASSES if c not in classes.categories])
 
     def item(self, i: int) -> dict[str, Any]:
         """Row i of the frame with its texts: id, setting, outcome, problem, question, turn1, reflection, turn2, …"""
@@ -57,10 +52,8 @@ class Transcripts:
         stored = self._files[row["file"]][row["place"]]
         if "problem" in stored:
             return row | _texts(stored["problem"], stored["turn1"], stored["reflections"], row["part"])
-        problem, first = self._question(row["id"]), self._attempt(stored)
-        return row | _texts(
-            problem, first, [{"text": stored["reflection"], "turn2": {"completion": stored["turn2"]}}], 0
-        )
+        only = {"text": stored["reflection"], "turn2": {"completion": stored["turn2"]}}
+        return row | _texts(self._question(row["id"]), self._attempt(stored), [only], 0)
 
     def _open(self, file: str) -> Sequence[dict[str, Any]]:
         path = self.run.directory / file
@@ -71,7 +64,6 @@ class Transcripts:
         return self._tested[self._place_of[id]] if self._tested and id in self._place_of else None
 
     def _attempt(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The first attempt of an eval row."""
         place = self._place_of.get(row["id"], len(self._first))
         return self._first[place] if place < len(self._first) else {"completion": row.get("turn1") or ""}
 
@@ -94,13 +86,11 @@ class Transcripts:
                 first = row["turn1"]
                 about = (row["id"], row["problem"]["task"], setting)
                 mistake = NOTHING if first["correct"] else _class(row["problem"], first)
-                for part, r in enumerate(row["reflections"]):
+                none = {"instruction": NOTHING, "tokens": 0, "turn2": {"correct": first["correct"], "tokens": 0}}
+                for part, r in enumerate(row["reflections"]) if row["reflections"] else [(-1, none)]:
                     outcome = transcripts.outcome_of(first["correct"], r["turn2"]["correct"])
                     tokens = r["tokens"] + r["turn2"]["tokens"]
                     yield *about, outcome, r["instruction"], mistake, tokens, file, place, part
-                if not row["reflections"]:
-                    outcome = transcripts.outcome_of(first["correct"], first["correct"])
-                    yield *about, outcome, NOTHING, mistake, 0, file, place, -1
 
 
 def _class(problem: dict[str, Any] | None, attempt: dict[str, Any]) -> str:
@@ -110,18 +100,15 @@ def _class(problem: dict[str, Any] | None, attempt: dict[str, Any]) -> str:
 
 def _texts(problem: dict[str, Any] | None, first: dict[str, Any], reflections: Sequence, part: int) -> dict[str, Any]:
     reflection = reflections[part] if part >= 0 else {"text": None, "turn2": {"completion": None}}
-    return {
-        "problem": problem,
-        "question": transcripts.question_of(problem, first.get("prompt", ())),
-        "turn1": first["completion"],
-        "reflection": reflection["text"],
-        "turn2": reflection["turn2"]["completion"],
-    }
+    prompt = first.get("prompt")
+    # as the model saw it; from the stored prompt if the problem is not at hand
+    question = prompts.question_text(problem) if problem else prompt[0]["content"] if prompt else ""
+    said = {"turn1": first["completion"], "reflection": reflection["text"], "turn2": reflection["turn2"]["completion"]}
+    return {"problem": problem, "question": question} | said
 
 
-# -- The state ---------------------------------------------------------------------------------------------------------
 class Explorer:
-    """What is shown of a run and where we are in it. Every method returns what it changed; no widget is needed.
+    """What is shown of a run and where we are in it. Every method returns what it changed.
 
     `frame` holds all rows (see `Transcripts`), `shown` the numbers of those that pass the filter, `position` the place
     in `shown` (-1 if nothing passes), `other` the setting that the current question is compared with.
@@ -147,14 +134,13 @@ class Explorer:
         """The values of one of `COLUMNS` with their numbers of rows; settings and classes in their usual order."""
         found = {name: int(n) for name, n in self.frame[column].value_counts().items() if n}
         usual = {"outcome": transcripts.OUTCOMES, "class": mistakes.CLASSES, "setting": sorted(found, key=_rank)}
-        order = [*usual.get(column, sorted(found)), *found]
-        return {name: found[name] for name in order if name in found}
+        return {name: found[name] for name in (*usual.get(column, sorted(found)), *found) if name in found}
 
     def filter(self, **wanted: str | Sequence[str] | None) -> pd.DataFrame:
         """Show the rows that have every wanted value, and go to the first; returns them.
 
-        Keywords are `COLUMNS` (the error class also as `error`), each a value or a list of them; None asks for nothing.
-        Raises ValueError for an unknown name or value.
+        Keywords are `COLUMNS` (the class also as `error`), each a value or a list of them; None asks for nothing. Raises
+        ValueError for an unknown name or value.
         """
         mask = np.ones(len(self.frame), bool)
         for name, values in wanted.items():
@@ -201,21 +187,20 @@ class Explorer:
         found = [i for i in self._rows_of[self.frame["id"].iat[here]] if self.frame["setting"].iat[i] == setting]
         return next((self.transcripts.item(int(i)) for i in found if i != here), None)
 
-    # -- Annotations ---------------------------------------------------------------------------------------------------
     def annotate(self, error: str | None = None, note: str = "") -> dict[str, Any]:
         """Label the error class of the current first attempt and leave a note; on disk before this returns.
 
-        Appended to annotations.jsonl; the last line for an (id, setting) is the one that counts, and None or "" takes a
-        label or note back. The first attempt is the same under all settings, so its class is too. Raises ValueError for
-        an unknown class or if nothing is shown, OSError if the file cannot be written.
+        Appended to `<run_dir>/annotations.jsonl`: the last line for an (id, setting) counts, None or "" takes a label or
+        note back. The first attempt is the same under all settings, so its class is too. Raises ValueError for an unknown
+        class or if nothing is shown, OSError if the file cannot be written.
         """
         if self.position < 0:
             raise ValueError("no row is shown: nothing to annotate")
         if error is not None and error not in mistakes.CLASSES:
             raise ValueError(f"unknown error class {error!r}; there are {', '.join(mistakes.CLASSES)}")
         id, setting = self._here()
-        row = {"id": id, "setting": setting, "class": error, "note": note, "by": "reader"}
-        row["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        row = {"id": id, "setting": setting, "class": error, "note": note, "by": "reader", "time": now}
         store.append_line(self.path, row)
         return self._apply(row)
 
@@ -248,9 +233,8 @@ class Explorer:
             chips.append(f"mistake: {item['class']}")
         if self.other and not other:
             chips.append(f"not asked under {setting_name(self.other)}")
-        return transcripts.page(
-            [each | {"name": setting_name(each["setting"])} for each in (item, other) if each], chips
-        )
+        shown = [each | {"name": setting_name(each["setting"])} for each in (item, other) if each]
+        return transcripts.page(shown, chips)
 
 
 def setting_name(setting: str) -> str:

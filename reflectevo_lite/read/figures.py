@@ -1,6 +1,6 @@
-"""Every figure, from a data frame: seaborn, one style, colour-blind safe, axes with units, n and intervals shown.
+"""Every figure, from a data frame: seaborn, one style, colour-blind safe, axes with units, n and 95 % intervals shown.
 
-Each function returns a matplotlib Figure that belongs to no window; `show` displays and keeps it. Intervals are 95 %.
+Each function returns a matplotlib Figure that belongs to no window; `show` displays and keeps it.
 """
 
 from __future__ import annotations
@@ -37,24 +37,19 @@ FAMILIES = {  # family of a setting → its colour, and what it is called
 }
 
 
-# -- One style, one way to show ----------------------------------------------------------------------------------------
 def _figure(width: float = 7.5, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    _teach_ipython(Figure)
-    sns.set_theme(style="whitegrid", palette="colorblind", rc={"axes.titlesize": 11, "axes.labelsize": 10})
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    return figure, figure.subplots(1, columns)
-
-
-def _teach_ipython(kind: type[Figure]) -> None:
-    """Have a notebook draw figures: without pyplot's inline backend nobody told IPython how, and it prints their repr."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell and not any(kind in f.type_printers for f in shell.display_formatter.formatters.values()):
+    if shell and not any(Figure in f.type_printers for f in shell.display_formatter.formatters.values()):
+        # without pyplot's inline backend nobody told IPython how to draw a figure, and it prints the repr
         from IPython.core.pylabtools import select_figure_formats
 
         select_figure_formats(shell, {"png"})
+    sns.set_theme(style="whitegrid", palette="colorblind", rc={"axes.titlesize": 11, "axes.labelsize": 10})
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    return figure, figure.subplots(1, columns)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -82,9 +77,24 @@ def _legend_below(axes: Axes, columns: int, at: float = 0.5) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=place, ncols=columns, fontsize=8, frameon=False)
 
 
+def _name_rows(axes: Axes, results: pd.DataFrame) -> None:
+    """A row for each setting, from the top; a control stands in grey below the setting that it controls for."""
+    parts = [name.split(" · ") for name in results["setting"]]
+    axes.set_yticks(range(len(parts)), [part[-1] for part in parts])
+    for part, tick in zip(parts, axes.get_yticklabels(), strict=True):
+        tick.set_color("0.5" if part[1:] else "black")
+    axes.invert_yaxis()
+
+
 def _bars(value: Any, low: Any, high: Any) -> np.ndarray:
     """Lengths of error bars below and above a number, or each of several, as matplotlib wants them."""
     return np.clip([value - low, high - value], 0, None).reshape(2, -1)
+
+
+def _curve(axes: Axes, x: pd.Series, frame: pd.DataFrame, column: str, **style: Any) -> None:
+    """A fraction in percent against x, with its interval (columns low and high)."""
+    share, low, high = (100 * frame[name] for name in (column, "low", "high"))
+    axes.errorbar(x, share, yerr=_bars(share, low, high), marker="o", **style)
 
 
 def _colours(settings: Iterable[str]) -> dict[str, str]:
@@ -106,19 +116,17 @@ def _stack(axes: Axes, shares: dict[str, pd.Series], colours: Iterable[str], hei
     axes.set_xlim(0, 100)
 
 
-def _most(column: pd.Series) -> int:
-    return int(column.max()) if len(column) else 0
+def _n(column: pd.Series) -> str:
+    return f"{int(column.max()) if len(column) else 0:,}"
 
 
-# -- The data ----------------------------------------------------------------------------------------------------------
 def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
     """Problems per task and split, and question lengths in words, context and options included. `problems`: by split."""
     import seaborn as sns
 
-    found = [(split, p["task"], prompts.question_text(p)) for split, rows in problems.items() for p in rows]
-    frame = pd.DataFrame(
-        [(split, task, len(text.split())) for split, task, text in found], columns=["split", "task", "words"]
-    )
+    texts = [(split, p["task"], prompts.question_text(p)) for split, rows in problems.items() for p in rows]
+    counted = [(split, task, len(text.split())) for split, task, text in texts]
+    frame = pd.DataFrame(counted, columns=["split", "task", "words"])
     height = max(3.4, 0.4 * frame["task"].nunique() + 1.4)
     figure, (left, right) = _figure(9, height, 2)
     sns.countplot(frame, y="task", hue="split", ax=left)
@@ -143,27 +151,25 @@ def instructions(frame: pd.DataFrame) -> Figure:
         sns.heatmap(100 * table, vmax=high, ax=axes, cbar=plan == "low-level", **style)
         _label(axes, "how to verify", "where to look" if plan == "high-level" else "", f"{plan} plan")
     both[1].tick_params(labelleft=False)
-    title = f"Which instruction yields reflections that help? (n = {frame['n'].sum():,} reflections)"
-    figure.suptitle(title, fontsize=11)
+    n = f"{frame['n'].sum():,}"
+    figure.suptitle(f"Which instruction yields reflections that help? (n = {n} reflections)", fontsize=11)
     return figure
 
 
 def gain(curve: pd.DataFrame) -> Figure:
     """Share of reflections that helped against their gain, from `curate.gain_reliability`."""
     figure, axes = _figure(7, 3.8)
-    share, n = 100 * curve["corrected"], int(curve["n"].sum())
-    spread = _bars(share, 100 * curve["low"], 100 * curve["high"])
-    axes.errorbar(curve["gain"], share, yerr=spread, color=BLUE, marker="o", capsize=4, lw=1.4)
-    overall = (share * curve["n"]).sum() / max(1, n)
+    _curve(axes, curve["gain"], curve, "corrected", color=BLUE, capsize=4, lw=1.4)
+    n = int(curve["n"].sum())
+    overall = (100 * curve["corrected"] * curve["n"]).sum() / max(1, n)
     axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all reflections, {overall:.1f} %")
     axes.set_ylim(0, 100)
     axes.legend(fontsize=8, loc="upper left")
-    _label(axes, f"gain (nats), median of its quantile bin; n = {n:,}", "led to a right second answer (%)", "")
-    axes.set_title("Does the gain foretell whether a reflection helps?", loc="left")
+    x = f"gain (nats), median of its quantile bin; n = {n:,}"
+    _label(axes, x, "led to a right second answer (%)", "Does the gain foretell whether a reflection helps?")
     return figure
 
 
-# -- Training ----------------------------------------------------------------------------------------------------------
 PANELS = {  # kind of training → (column, unit, title) of each panel
     "sft": [
         ("loss", "loss (nats per trained token)", "Supervised fine-tuning"),
@@ -183,34 +189,28 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
 
     Dashed: the loss on held-out training questions, if there are any.
     """
+    import seaborn as sns
+
     frame, panels = curves[curves["kind"] == kind], PANELS[kind]
     if frame.empty:
         figure, axes = _figure(7.5, 1)
         axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
         axes.set_axis_off()
         return figure
-    frame = frame.assign(adapter=frame["adapter"].map(_adapter_name))
+    known = {name: t.label for name, t in evaluate.TRAININGS.items()}
+    names = {name: known.get(name) or evaluate.label(name) for name in frame["adapter"]}
+    frame = frame.assign(adapter=frame["adapter"].map(names))
     figure, axes = _figure((7.5, 9.5, 12.5)[len(panels) - 1], 3.6, len(panels))
-    for i, (part, (column, unit, title)) in enumerate(zip(np.atleast_1d(axes), panels, strict=True)):
-        _curves(part, frame, column, legend=i == 0)
+    style = {"x": "step", "hue": "adapter", "hue_order": list(dict.fromkeys(frame["adapter"]))}
+    for part, (column, unit, title) in zip(np.atleast_1d(axes), panels, strict=True):
+        first = column == panels[0][0]
+        sns.lineplot(frame.dropna(subset=[column]), y=column, legend=first, ax=part, **style)
+        if column == "loss" and len(held := frame.dropna(subset=["validation"])):
+            sns.lineplot(held, y="validation", ls="--", marker="o", legend=False, ax=part, **style)
+        if first:
+            part.legend(fontsize=8, title=None)
         _label(part, "optimiser step", unit, title)
     return figure
-
-
-def _adapter_name(name: str) -> str:
-    known = evaluate.TRAININGS.get(name)
-    return known.label if known else evaluate.label(name)
-
-
-def _curves(axes: Axes, frame: pd.DataFrame, column: str, legend: bool) -> None:
-    import seaborn as sns
-
-    style = {"x": "step", "hue": "adapter", "hue_order": list(dict.fromkeys(frame["adapter"])), "ax": axes}
-    sns.lineplot(frame.dropna(subset=[column]), y=column, legend=legend, **style)
-    if column == "loss" and len(held := frame.dropna(subset=["validation"])):
-        sns.lineplot(held, y="validation", ls="--", marker="o", legend=False, **style)
-    if legend:
-        axes.legend(fontsize=8, title=None)
 
 
 def pretraining(history: list[dict[str, float]]) -> Figure:
@@ -222,7 +222,6 @@ def pretraining(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-# -- Results -----------------------------------------------------------------------------------------------------------
 def accuracy(results: pd.DataFrame) -> Figure:
     """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain."""
     figure, axes = _figure(9, 0.42 * len(results) + 1.5)
@@ -230,27 +229,19 @@ def accuracy(results: pd.DataFrame) -> Figure:
         first, second, low, high = row["Acc@t1"], row["Acc@t2"], row["Δ low"], row["Δ high"]
         color = GREEN if low > 0 else RED if high < 0 else GREY
         axes.plot([first, second], [i, i], color=color, lw=2, alpha=0.6, zorder=1)
-        spread = _bars(second, first + low, first + high)
-        axes.errorbar(second, i, xerr=spread, color=color, capsize=3, lw=1.4, zorder=2)
+        axes.errorbar(
+            second, i, xerr=_bars(second, first + low, first + high), color=color, capsize=3, lw=1.4, zorder=2
+        )
         axes.scatter([first], [i], facecolor="white", edgecolor="black", s=36, zorder=3)
         axes.scatter([second], [i], color=color, s=46, zorder=3)
         axes.annotate(f"{second:.1f}", (second, i), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
     _name_rows(axes, results)
-    told = f"accuracy (%), n = {_most(results['n']):,}, bars: 95 % interval of the gain"
+    told = f"accuracy (%), n = {_n(results['n'])}, bars: 95 % interval of the gain"
     _label(axes, told, "", "From the first answer to the second")
     for name, face in (("Acc@t1", "white"), ("Acc@t2, a sure gain", GREEN), ("Acc@t2, no sure gain", GREY)):
         axes.scatter([], [], facecolor=face, edgecolor="black" if face == "white" else face, s=40, label=name)
     _legend_below(axes, 3)
     return figure
-
-
-def _name_rows(axes: Axes, results: pd.DataFrame) -> None:
-    """A row for each setting, from the top; a control stands in grey below the setting that it controls for."""
-    names = [name.split(" · ") for name in results["setting"]]
-    axes.set_yticks(range(len(names)), [name[-1] for name in names])
-    for name, tick in zip(names, axes.get_yticklabels(), strict=True):
-        tick.set_color("0.5" if name[1:] else "black")
-    axes.invert_yaxis()
 
 
 def flips(results: pd.DataFrame, title: str = "What the second turn changes") -> Figure:
@@ -272,20 +263,20 @@ def tokens_accuracy(results: pd.DataFrame) -> Figure:
     axes.axhline(first, color="black", ls="--", lw=1)
     axes.annotate(f"Acc@t1 {first:.1f}", (0.01, first), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     rows, shown = results.sort_values("Acc@t2").to_dict("records"), set()
+    shape = dict.fromkeys(FAMILIES, "o") | {"control": "s"}
     for row in rows:
         x, y, one = row["tokens per question"], row["Acc@t2"], Evaluation.parse(row["key"])
         family = "control" if one.control else evaluate.setting(one.setting).family
         spread = _bars(y, row["Acc@t1"] + row["Δ low"], row["Acc@t1"] + row["Δ high"])
-        shape = "s" if family == "control" else "o"
-        axes.errorbar(x, y, yerr=spread, fmt=shape, color=FAMILIES[family][0], capsize=3, ms=6, lw=1.2)
+        axes.errorbar(x, y, yerr=spread, fmt=shape[family], color=FAMILIES[family][0], capsize=3, ms=6, lw=1.2)
         shown.add(family)
     for family, (colour, said) in FAMILIES.items():
         if family in shown:
-            axes.scatter([], [], color=colour, marker="s" if family == "control" else "o", label=said)
+            axes.scatter([], [], color=colour, marker=shape[family], label=said)
     axes.set_xlim(left=0)
     _name_beside(axes, rows)
     _legend_below(axes, 3)
-    y_label = f"Acc@t2 (%), n = {_most(results['n']):,}, bars: 95 % interval of the gain"
+    y_label = f"Acc@t2 (%), n = {_n(results['n'])}, bars: 95 % interval of the gain"
     _label(axes, "tokens generated after turn 1 (per question)", y_label, "What accuracy costs")
     return figure
 
@@ -309,23 +300,20 @@ def turns(frame: pd.DataFrame) -> Figure:
     figure, both = _figure(9.5, 3.8, 2)
     colours = _colours(frame["setting"].unique())
     for name, some in frame.groupby("setting", sort=False):
-        share, bars = 100 * some["accuracy"], _bars(*(100 * some[c] for c in ("accuracy", "low", "high")))
         for axes, x in zip(both, ("turn", "spent"), strict=True):
-            axes.errorbar(some[x], share, yerr=bars, marker="o", capsize=3, lw=1.6, label=name, color=colours[name])
+            _curve(axes, some[x], some, "accuracy", capsize=3, lw=1.6, label=name, color=colours[name])
     both[0].set_xticks(sorted(frame["turn"].unique()))
     both[0].legend(fontsize=8)
-    _label(both[0], "turn", f"accuracy (%), n = {_most(frame['n']):,}", "Further turns")
+    _label(both[0], "turn", f"accuracy (%), n = {_n(frame['n'])}", "Further turns")
     _label(both[1], "tokens spent after turn 1, per question", "", "What they cost")
     return figure
 
 
-# -- Rounds, carrying over ---------------------------------------------------------------------------------------------
 def rounds(frame: pd.DataFrame) -> Figure:
     """Acc@t2 over rounds (left) and what each round's rollouts yielded (right), from `evaluate.rounds_table`."""
     figure, (left, right) = _figure(9.5, 3.6, 2)
     left.axhline(100 * frame["acc_t1"].iloc[0], color=GREY, ls="--", lw=1, label="Acc@t1")
-    share, spread = 100 * frame["acc_t2"], 100 * _bars(frame["acc_t2"], frame["low"], frame["high"])
-    left.errorbar(frame["round"], share, yerr=spread, color=GREEN, marker="o", capsize=4, label="Acc@t2")
+    _curve(left, frame["round"], frame, "acc_t2", color=GREEN, capsize=4, label="Acc@t2")
     left.legend(fontsize=8)
     right.plot(frame["round"], 100 * frame["corrected"], color=BLUE, marker="o")
     right.set_ylim(0, 100)
@@ -339,20 +327,16 @@ def rounds(frame: pd.DataFrame) -> Figure:
 def collapse(frame: pd.DataFrame) -> Figure:
     """The collapse watch over rounds, from `evaluate.watch`: diversity (left), sameness and length (right)."""
     figure, (left, right) = _figure(9.5, 3.6, 2)
-    varied = [
-        ("distinct", "different texts"),
-        ("distinct_2", "different word pairs"),
-        ("corrected", "led to a right answer"),
-    ]
-    same = [("same_place", "blame one and the same place"), ("copied", "copied word triples")]
+    varied = {"distinct": "different texts", "distinct_2": "different word pairs", "corrected": "led to a right answer"}
+    same = {"same_place": "blame one and the same place", "copied": "copied word triples"}
     for axes, columns in ((left, varied), (right, same)):
-        for (column, name), style in zip(columns, ("o-", "s--", "^:"), strict=False):
+        for (column, name), style in zip(columns.items(), ("o-", "s--", "^:"), strict=False):
             axes.plot(frame["round"], 100 * frame[column], style, label=name)
         axes.set_ylim(0, 100)
         axes.set_xticks(list(frame["round"]))
         axes.legend(fontsize=8)
     lengths = " → ".join(f"{words:.0f}" for words in frame["words"])
-    _label(left, "round", f"share (%), {_most(frame['reflections']):,} reflections a round", "Variety and yield")
+    _label(left, "round", f"share (%), {_n(frame['reflections'])} reflections a round", "Variety and yield")
     _label(right, "round", "", f"Sameness; mean length in words {lengths}")
     return figure
 
@@ -362,8 +346,8 @@ def transfer(frame: pd.DataFrame, baseline: str) -> Figure:
     bound = 100 * frame["difference"].abs().max() or 1.0
     style = {"cmap": "RdBu", "vmin": -bound, "vmax": bound, "cbar_kws": {"label": "gain (points)"}}
     figure, axes = _heat(frame, "trained on", "tested on", "difference", "+", **style)
-    n = _most(frame.groupby("trained on")["n"].sum())
-    _label(axes, "tested on", "trained on", f"Gain over {baseline}, 95 % intervals (n = {n:,})")
+    title = f"Gain over {baseline}, 95 % intervals (n = {_n(frame.groupby('trained on')['n'].sum())})"
+    _label(axes, "tested on", "trained on", title)
     return figure
 
 
@@ -371,7 +355,7 @@ def swaps(frame: pd.DataFrame) -> Figure:
     """Heat map of `evaluate.swaps_of`: Acc@t2 by whose reflections (rows) and by which Generator (columns)."""
     style = {"cmap": "viridis", "cbar_kws": {"label": "Acc@t2 (%)"}}
     figure, axes = _heat(frame, "reflections of", "used by", "acc_t2", **style)
-    title = f"Acc@t2 (%), 95 % intervals (n = {_most(frame['n']):,})"
+    title = f"Acc@t2 (%), 95 % intervals (n = {_n(frame['n'])})"
     _label(axes, "second answer by", "reflections of", title)
     return figure
 
@@ -393,7 +377,6 @@ def _heat(
     return figure, axes
 
 
-# -- Mistakes and reflections ------------------------------------------------------------------------------------------
 def localisation(frame: pd.DataFrame) -> Figure:
     """Share of reflections that blame a truly wrong place, from `read.localisation`."""
     figure, axes = _figure(8, 0.5 * len(frame) + 1.6)
@@ -405,7 +388,7 @@ def localisation(frame: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     _legend_below(axes, 3, 0.4)
-    told = f"share of reflections on wrong answers (%), n ≤ {_most(frame['n']):,}"
+    told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
     _label(axes, told, "", "Does the reflection find the mistake?")
     return figure
 
@@ -442,7 +425,7 @@ def taxonomy(shares: pd.DataFrame) -> Figure:
         axes.barh([0], [0], color=colour, label=name)
     axes.scatter([], [], label="the paper's failures", **paper)
     _legend_below(axes, 5, 0.4)
-    told = f"share of wrong first attempts (%), n = {_most(shares['total']):,}, bars: 95 % interval"
+    told = f"share of wrong first attempts (%), n = {_n(shares['total'])}, bars: 95 % interval"
     _label(axes, told, "", "What goes wrong in first attempts")
     return figure
 
@@ -459,19 +442,15 @@ def reflection_style(frame: pd.DataFrame, top: int = 5) -> Figure:
     distinct = [100 * some.nunique() / len(some) for some in texts.values()]
     middle.barh(range(len(texts)), distinct, color=ORANGE, height=0.55)
     _label(middle, "distinct texts (%)", "", "Diversity")
-    _verbs(right, frame, list(texts), top)
+    common = [verb for verb, _ in Counter(frame["verb"]).most_common(top)]
+    colours = dict(zip(common, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=False)) | {"other": GREY}
+    verbs = frame["verb"].where(frame["verb"].isin(common), "other")
+    shares = 100 * pd.crosstab(frame["setting"], verbs, normalize="index").reindex(list(texts))
+    shown = {verb: shares[verb] for verb in colours if verb in shares}
+    _stack(right, shown, [colours[verb] for verb in shown], 0.55)
+    right.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     _label(right, "share of reflections (%)", "", "First verb of the plan")
     for axes in (middle, right):
         axes.set(ylim=left.get_ylim(), xlim=(0, 100), yticks=range(len(texts)))
         axes.tick_params(labelleft=False)
     return figure
-
-
-def _verbs(axes: Axes, frame: pd.DataFrame, names: list[str], top: int) -> None:
-    common = [verb for verb, _ in Counter(frame["verb"]).most_common(top)]
-    colours = dict(zip(common, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=False)) | {"other": GREY}
-    verbs = frame["verb"].where(frame["verb"].isin(common), "other")
-    shares = 100 * pd.crosstab(frame["setting"], verbs, normalize="index").reindex(names)
-    shown = {verb: shares[verb] for verb in colours if verb in shares}
-    _stack(axes, shown, [colours[verb] for verb in shown], 0.55)
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

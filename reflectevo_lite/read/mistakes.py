@@ -1,7 +1,6 @@
 """What went wrong in a first answer, in the taxonomy of the paper's error analysis (section 3.2).
 
-A rule says only what it can be sure of: the known steps of the embedded tasks, an answer that was cut off or has no
-readable form, an equation that is false. Everything else waits for a reader, whose label in the explorer always wins.
+Rules say only what they can be sure of. Everything else waits for a reader, whose label in the explorer always wins.
 """
 
 from __future__ import annotations
@@ -73,15 +72,13 @@ def _value(expression: str) -> Fraction | None:
     """The value of a chain of operations, products first; None for a division by zero."""
     spaced = re.sub(r"(?<=\d)([-+*/×÷])(?=[\d-])", r" \1 ", expression)
     parts = re.findall(rf"((?<=[\d ])[-+*/×÷])? ?({_NUMBER})", spaced)
-    terms = [Fraction(parts[0][1].replace(",", ""))]
-    for sign, number in parts[1:]:
+    terms: list[Fraction] = []
+    for sign, number in parts:
         value = Fraction(number.replace(",", ""))
         if sign in ("/", "÷") and not value:
             return None
-        if sign in ("*", "×"):
-            terms[-1] *= value
-        elif sign in ("/", "÷"):
-            terms[-1] /= value
+        if sign in ("*", "×", "/", "÷"):
+            terms[-1] *= value if sign in "*×" else 1 / value
         else:
             terms.append(-value if sign == "-" else value)
     return sum(terms, Fraction(0))
@@ -90,8 +87,8 @@ def _value(expression: str) -> Fraction | None:
 def taxonomy_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Wrong first attempts by class of their first error, one per question; from a frame with id, outcome and class.
 
-    Columns: class, n (labelled so), share and its Wilson interval (fractions of all wrong first attempts), total, paper
-    (the share among the paper's failures). What nobody labelled is a class of its own.
+    Columns: class, n, share and its Wilson interval (fractions of all wrong first attempts), total, paper (the share
+    among the paper's failures). What nobody labelled is a class of its own.
     """
     wrong = frame[frame["outcome"].isin(["fixed", "still wrong"])].drop_duplicates("id")
     counts = wrong["class"].astype(str).value_counts()

@@ -1,7 +1,6 @@
-"""One self-contained HTML page about a run: summary, warnings, tables, figures, sampled transcripts, record.
+"""One HTML page about a run: summary, warnings, tables, figures, sampled transcripts, record.
 
-Figures are embedded, style is inline and nothing is loaded from a network, so the page opens on a plane. The markup is
-in `templates/report.html`; whatever comes from a model, a data set or a parameter is escaped there.
+Nothing is loaded from a network, so the page opens on a plane. `templates/report.html` escapes what it is given.
 """
 
 from __future__ import annotations
@@ -49,21 +48,20 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
         said=[line for line in said if "·" not in line],
         controls=[line for line in said if "·" in line],
         tiles=_tiles(metrics),
-        warnings=warnings(run, metrics),
+        warnings=[*warnings(run, metrics)],
         results={mode: tables.results(metrics, mode=mode).to_dict("records") for mode in ("oracle", "intrinsic")},
         comparisons=tables.comparisons(metrics).to_dict("records"),
         wilson=evaluate.wilson,
-        figures=[*_figures(run)],
+        figures=_figures(run),
         sampled=_sampled(run, transcripts, seed),
         seed=seed,
         params=yaml.safe_dump(params, allow_unicode=True),
-        record=[*_flat(run.environment())],
+        record=_flat(run.environment()),
     )
     store.write_text(run.path("report.html"), page)
     return run.path("report.html")
 
 
-# -- Summary and warnings ----------------------------------------------------------------------------------------------
 def _tiles(metrics: dict[str, Any]) -> list[tuple[str, float]]:
     """Three figures: the base model, prompted, and the best setting of all."""
     table = tables.results(metrics)
@@ -82,10 +80,8 @@ def headline(metrics: dict[str, Any]) -> list[str]:
     if not base:
         return ["Prompted reflection was not evaluated, so nothing can be said against it."]
     first, second = base[0]["Acc@t1"], base[0]["Acc@t2"]
-    lines = [
-        f"Out of {base[0]['n']:,} held-out questions the base model answers {first:.1f} % at once, and {second:.1f} % after "
-        "reflecting as it is prompted to."
-    ]
+    asked = f"Out of {base[0]['n']:,} held-out questions the base model answers {first:.1f} % at once"
+    lines = [f"{asked}, and {second:.1f} % after reflecting as it is prompted to."]
     for row in tables.comparisons(metrics).to_dict("records"):
         more, interval = "more" if row["difference"] > 0 else "fewer", f"{row['low']:.1f} to {row['high']:.1f}"
         sure = f"{abs(row['difference']):.1f} points {more} than prompted reflection (95 % interval {interval})"
@@ -94,12 +90,8 @@ def headline(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def warnings(run: store.Run, metrics: dict[str, Any]) -> list[str]:
+def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
     """What a reader of this run should know before believing it: one sentence each, none if all is well."""
-    return [*_warnings(run, metrics), *_truncated(run)]
-
-
-def _warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
     sizes = {r["n"] for r in metrics["rows"] if r["task"] == "all"}
     if not sizes:
         yield "No setting was evaluated."
@@ -118,10 +110,6 @@ def _warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
         yield f"Nothing to train on, so left out: {', '.join(left)}."
     if not run.path("env.json").exists():
         yield "env.json is missing: versions and fingerprints are unknown."
-
-
-def _truncated(run: store.Run) -> Iterator[str]:
-    """How many completions the length limit cut, by file."""
     for name, file in {"first answers": "evals/turn1.jsonl", "rollouts": "rollouts/train.jsonl"}.items():
         cut = asked = 0
         for row in store.iter_jsonl(run.path(file)) if run.path(file).exists() else ():
@@ -133,13 +121,11 @@ def _truncated(run: store.Run) -> Iterator[str]:
             yield f"{share} among the {name} were cut by max_new_tokens."
 
 
-# -- Figures, transcripts, record --------------------------------------------------------------------------------------
-def _figures(run: store.Run) -> Iterator[tuple[str, str]]:
+def _figures(run: store.Run) -> list[tuple[str, str]]:
     """(caption, PNG in base64) of each figure of the run."""
-    others = sorted(p.stem for p in run.path("figures").glob("*.png") if p.stem not in FIGURES)
-    for stem, caption in (FIGURES | {stem: stem.replace("_", " ").capitalize() for stem in others}).items():
-        if (path := run.path("figures", f"{stem}.png")).exists():
-            yield caption, base64.b64encode(path.read_bytes()).decode()
+    pngs = {path.stem: path for path in sorted(run.path("figures").glob("*.png"))}
+    captions = FIGURES | {stem: stem.replace("_", " ").capitalize() for stem in pngs if stem not in FIGURES}
+    return [(captions[s], base64.b64encode(pngs[s].read_bytes()).decode()) for s in captions if s in pngs]
 
 
 def _sampled(run: store.Run, n: int, seed: int) -> dict[str, Any]:
@@ -153,8 +139,7 @@ def _sampled(run: store.Run, n: int, seed: int) -> dict[str, Any]:
     pages = []
     for i in sample(explorer.frame, [one.stem, one._replace(mode="intrinsic").stem], n, seed):
         explorer.show([i])
-        row = explorer.frame.iloc[i]
-        pages.append((row["outcome"], row["id"], explorer.page()))
+        pages.append((*explorer.frame.loc[i, ["outcome", "id"]], explorer.page()))
     return {"name": setting_name(one.stem), "pages": pages} if pages else {}
 
 
@@ -171,10 +156,8 @@ def sample(frame: pd.DataFrame, settings: list[str], n: int, seed: int) -> list[
     return [group[i] for i in range(n) for group in groups if i < len(group)][:n]
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
     """A nested mapping as (name, value) pairs."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}: {key}" if name else str(key))
-    else:
-        yield name, value
+    if not isinstance(value, dict):
+        return [(name, value)]
+    return [pair for key, inner in value.items() for pair in _flat(inner, f"{name}: {key}" if name else str(key))]

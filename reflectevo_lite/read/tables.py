@@ -1,14 +1,10 @@
-"""Tables from a run's files, as data frames: results, comparisons, instructions, error places, training curves.
-
-Nothing here runs a model. Localisation and error classes rest on the gold steps of the synthetic tasks; for other tasks
-these tables are empty.
-"""
+"""Tables from a run's files, as data frames. Nothing here runs a model."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +17,22 @@ from ..evaluate import Evaluation
 if TYPE_CHECKING:
     from .explorer import Transcripts
 
+Row = dict[str, Any]
+Evals = Mapping[str, Sequence[Row]]  # eval rows by setting
+
 BASE = Evaluation(evaluate.BASELINE)
 DIFFERENCE = ("setting", "difference", "low", "high", "p (McNemar)", "p (Holm)", "significant", "detectable", "n")
 VERBS = (  # noqa: SIM905 - what reflections tell oneself to do; a text's first one is its pattern
-    "add adjust analyse analyze apply avoid break calculate change check choose compare compute confirm consider convert correct count "
-    "define derive determine divide double-check ensure evaluate examine find fix focus follow go identify include keep list look "
-    "make multiply pay plan re-read read recalculate recheck reconsider recount redo reread rethink review revise rewrite separate "
-    "simplify solve start state subtract take test think trace try understand use validate verify work write"
+    "add adjust analyse analyze apply avoid break calculate change check choose compare compute confirm consider convert "
+    "correct count define derive determine divide double-check ensure evaluate examine find fix focus follow go identify "
+    "include keep list look make multiply pay plan re-read read recalculate recheck reconsider recount redo reread rethink "
+    "review revise rewrite separate simplify solve start state subtract take test think trace try understand use validate "
+    "verify work write"
 ).split()
 _VERB = re.compile(r"\b(" + "|".join(sorted(VERBS, key=len, reverse=True)) + r")\b", re.IGNORECASE)
 
 
-# -- From metrics.json -------------------------------------------------------------------------------------------------
-def load_metrics(run: store.Run | Path) -> dict[str, Any]:
+def load_metrics(run: store.Run | Path) -> Row:
     """The metrics.json of a run, or the file itself. Raises FileNotFoundError naming the notebook that writes it."""
     path = run if isinstance(run, Path) else run.path("metrics.json")
     if not path.exists():
@@ -41,98 +40,85 @@ def load_metrics(run: store.Run | Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _evaluation(row: dict[str, Any]) -> Evaluation:
-    return Evaluation(row["setting"], row["mode"], row["control"])
-
-
-def _rows(metrics: dict[str, Any], mode: str | None = None) -> list[dict[str, Any]]:
+def _rows(metrics: Row, mode: str | None = None) -> dict[Evaluation, Row]:
     """Rows of metrics.json over all tasks in the table's order; without a mode, of both."""
-    rows = [r for r in metrics["rows"] if mode in (None, r["mode"]) and r["task"] == "all"]
-    return sorted(rows, key=lambda r: _evaluation(r).order)
+    rows = {Evaluation(r["setting"], r["mode"], r["control"]): r for r in metrics["rows"] if r["task"] == "all"}
+    return {e: rows[e] for e in sorted(rows, key=lambda e: e.order) if mode in (None, e.mode)}
 
 
-def results(metrics: dict[str, Any], *, mode: str = "oracle") -> pd.DataFrame:
-    """The results table in the paper's form, one row per setting, in percent.
+def _percent(value: float, bounds: Sequence[float]) -> tuple[float, float, float]:
+    return 100 * value, 100 * bounds[0], 100 * bounds[1]
 
-    Columns: key (the eval file's stem), setting, Acc@t1, Acc@t2, Δ with its interval, the four flips, tokens per
-    question, n.
+
+def results(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
+    """The results table in the paper's form, one row per setting: rates, Δ and its interval in percent, the four flips.
+
+    `key` is the eval file's stem, `tokens per question` counts what follows turn 1.
     """
-    return pd.DataFrame(
-        [
-            {
-                "key": _evaluation(r).stem,
-                "setting": evaluate.label(r["setting"], r["control"]),
-                "Acc@t1": 100 * r["acc_t1"],
-                "Acc@t2": 100 * r["acc_t2"],
-                "Δ": 100 * r["delta"],
-                "Δ low": 100 * r["delta_ci"][0],
-                "Δ high": 100 * r["delta_ci"][1],
-                **{f"{kind[0]}→{kind[1]}": r["flips"][kind] for kind in ("cc", "ci", "ic", "ii")},
-                "tokens per question": r["tokens"] / max(1, r["n"]),
-                "n": r["n"],
-            }
-            for r in _rows(metrics, mode)
-        ]
-    )
+    rows = []
+    for e, r in _rows(metrics, mode).items():
+        row = {"key": e.stem, "setting": evaluate.label(e.setting, e.control)}
+        row |= {"Acc@t1": 100 * r["acc_t1"], "Acc@t2": 100 * r["acc_t2"]}
+        row |= zip(("Δ", "Δ low", "Δ high"), _percent(r["delta"], r["delta_ci"]), strict=True)
+        row |= {f"{kind[0]}→{kind[1]}": r["flips"][kind] for kind in ("cc", "ci", "ic", "ii")}
+        rows.append(row | {"tokens per question": r["tokens"] / max(1, r["n"]), "n": r["n"]})
+    return pd.DataFrame(rows)
 
 
-def with_intervals(metrics: dict[str, Any], *, mode: str = "oracle") -> pd.DataFrame:
+def with_intervals(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
     """`results` for reading: every rate with its 95 % interval beside it, as text."""
     table = results(metrics, mode=mode).drop(columns=["key", "Δ low", "Δ high"], errors="ignore")
     for column, name, sign in (("Acc@t1", "acc_t1", ""), ("Acc@t2", "acc_t2", ""), ("Δ", "delta", "+")):
-        values = [(100 * r[name], *(100 * bound for bound in r[f"{name}_ci"])) for r in _rows(metrics, mode)]
+        values = [_percent(r[name], r[f"{name}_ci"]) for r in _rows(metrics, mode).values()]
         table[column] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]" for v, low, high in values]
     return table.round({"tokens per question": 1})
 
 
 def results_of(run: store.Run, *, mode: str = "oracle") -> pd.DataFrame:
-    """`results` of the eval files that a run has so far (metrics.json comes last)."""
+    """`results` of the eval files that a run has so far."""
     return results(evaluate.metrics(run.path("evals")), mode=mode)
 
 
-def comparisons(metrics: dict[str, Any], *, against: str = BASE.stem) -> pd.DataFrame:
+def comparisons(metrics: Row, *, against: str = BASE.stem) -> pd.DataFrame:
     """Paired differences of Acc@t2 against one eval file, in points: interval, McNemar's p, Holm's p over all comparisons
     of the run, and the smallest difference that these questions would show. A pair stored the other way is turned."""
-    rows = [_turned(c) if c["a"] == against else c for c in metrics["comparisons"] if against in (c["a"], c["b"])]
+    rows = []
+    for c in metrics["comparisons"]:
+        if c["a"] == against:
+            c = c | {"a": c["b"], "b": c["a"], "diff": -c["diff"], "ci": [-c["ci"][1], -c["ci"][0]]}
+        if c["b"] == against:
+            rows.append(c)
     rows.sort(key=lambda c: Evaluation.parse(c["a"]).order)
     return pd.DataFrame([_difference(c) for c in rows], columns=list(DIFFERENCE))
 
 
-def _turned(c: dict[str, Any]) -> dict[str, Any]:
-    return c | {"a": c["b"], "b": c["a"], "diff": -c["diff"], "ci": [-c["ci"][1], -c["ci"][0]]}
+def _difference(c: Row) -> Row:
+    e, mde = Evaluation.parse(c["a"]), None if c["mde"] is None else 100 * c["mde"]
+    points = _percent(c["diff"], c["ci"])
+    told = (evaluate.label(e.setting, e.control), *points, c["p_mcnemar"], c["p_holm"], c["significant"], mde, c["n"])
+    return dict(zip(DIFFERENCE, told, strict=True))
 
 
-def _difference(c: dict[str, Any]) -> dict[str, Any]:
-    setting, _, control = Evaluation.parse(c["a"])
-    points = (100 * c["diff"], 100 * c["ci"][0], 100 * c["ci"][1])
-    tests = (c["p_mcnemar"], c["p_holm"], c["significant"], None if c["mde"] is None else 100 * c["mde"])
-    return dict(zip(DIFFERENCE, (evaluate.label(setting, control), *points, *tests, c["n"]), strict=True))
-
-
-def verdicts(metrics: dict[str, Any]) -> list[str]:
-    """What is significant after correction and what is not, in words computed from metrics.json.
-
-    First a sentence on all comparisons, then one on each setting against its baseline and controls, in the table's order;
-    oracle mode, then intrinsic.
-    """
+def verdicts(metrics: Row) -> list[str]:
+    """What is significant after correction, in words: a sentence on all comparisons, then one on each setting against its
+    baseline and controls, in the table's order; oracle mode, then intrinsic."""
     made = metrics["comparisons"]
     alone, kept = sum(c["p_mcnemar"] < 0.05 for c in made), sum(c["significant"] for c in made)
     counted = (
         f"Of {len(made)} comparisons {kept} are significant after Holm's correction over all of them (family-wise 5 %); "
         f"{alone} would be if each stood alone."
     )
-    plain = [e for r in _rows(metrics) if (e := _evaluation(r)).control is None]
-    told = [_verdict(made, e) for e in sorted(plain, key=lambda e: e.mode != "oracle")]
-    return [counted, *filter(None, told)]
+    plain = sorted((e for e in _rows(metrics) if e.control is None), key=lambda e: e.mode != "oracle")
+    return [counted, *filter(None, (_verdict(made, e) for e in plain))]
 
 
-def _verdict(made: Sequence[dict[str, Any]], one: Evaluation) -> str | None:
+def _verdict(made: Sequence[Row], one: Evaluation) -> str | None:
     kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
     for c in made:
         if c["a"] == one.stem:
             kind = "not told apart from" if not c["significant"] else "better than" if c["diff"] > 0 else "worse than"
-            low, high = (f"{100 * bound:+.1f}" for bound in c["ci"])
-            kinds[kind].append(f"{_other(one, Evaluation.parse(c['b']))} {100 * c['diff']:+.1f} [{low}, {high}]")
+            diff, low, high = _percent(c["diff"], c["ci"])
+            kinds[kind].append(f"{_other(one, Evaluation.parse(c['b']))} {diff:+.1f} [{low:+.1f}, {high:+.1f}]")
     parts = [f"*{kind}* {', '.join(items)}" for kind, items in kinds.items() if items]
     told_nothing = ", told nothing," * (one.mode != "oracle")
     return f"**{evaluate.label(one.setting)}**{told_nothing} is {'; '.join(parts)}." if parts else None
@@ -146,48 +132,41 @@ def _other(one: Evaluation, other: Evaluation) -> str:
     return f"its own {control}" if other.setting == one.setting else control
 
 
-def modes(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Intrinsic beside oracle: the gain of each setting that was evaluated both ways, with intervals, in points.
+def modes(metrics: Row) -> pd.DataFrame:
+    """Intrinsic beside oracle: Δ, low and high of each setting that was evaluated both ways, in points.
 
-    Columns: setting, Δ oracle, Δ intrinsic (each with low and high), broken and mended shares of intrinsic mode, n.
+    `broken` and `mended` are the shares of intrinsic mode, in percent.
     """
-    rows, found = {_evaluation(r): r for r in _rows(metrics)}, []
-    for one, told_nothing in rows.items():
-        oracle = rows.get(one._replace(mode="oracle"))
-        if one.mode != "intrinsic" or oracle is None:
-            continue
-        row: dict[str, Any] = {"setting": evaluate.label(one.setting, one.control)}
-        for name, r in (("oracle", oracle), ("intrinsic", told_nothing)):
-            low, high = (100 * bound for bound in r["delta_ci"])
-            row |= {f"Δ {name}": 100 * r["delta"], f"{name} low": low, f"{name} high": high}
-        flips, n = told_nothing["flips"], max(1, told_nothing["n"])
-        found.append(row | {"broken": 100 * flips["ci"] / n, "mended": 100 * flips["ic"] / n, "n": n})
+    oracle, found = _rows(metrics, "oracle"), []
+    for one, r in _rows(metrics, "intrinsic").items():
+        if told := oracle.get(one._replace(mode="oracle")):
+            row: Row = {"setting": evaluate.label(one.setting, one.control)}
+            for name, each in (("oracle", told), ("intrinsic", r)):
+                columns = (f"Δ {name}", f"{name} low", f"{name} high")
+                row |= zip(columns, _percent(each["delta"], each["delta_ci"]), strict=True)
+            n = max(1, r["n"])
+            found.append(row | {"broken": 100 * r["flips"]["ci"] / n, "mended": 100 * r["flips"]["ic"] / n, "n": n})
     return pd.DataFrame(found)
 
 
-# -- From rows ---------------------------------------------------------------------------------------------------------
-def by_instruction(rollouts: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def by_instruction(rollouts: Sequence[Row]) -> pd.DataFrame:
     """Sampled reflections by their instruction: verify, locate, plan, n, and the share whose second turn was correct."""
     outcomes: dict[str, list[bool]] = {}
-    for row in rollouts:
-        for r in row["reflections"]:
-            outcomes.setdefault(r["instruction"], []).append(r["turn2"]["correct"])
+    for r in (r for row in rollouts for r in row["reflections"] if r["instruction"] != "generic"):
+        outcomes.setdefault(r["instruction"], []).append(r["turn2"]["correct"])
     rows = []
     for instruction, right in sorted(outcomes.items()):
-        if instruction != "generic":
-            verify, _, plan = instruction.split("-")
-            way = (
-                ("trace", "skim")[int(verify) - 1],
-                prompts.aspect(instruction),
-                f"{('high', 'low')[int(plan) - 1]}-level",
-            )
-            rows.append((*way, len(right), sum(right) / len(right)))
+        verify, _, plan = instruction.split("-")
+        way = (
+            {"1": "trace", "2": "skim"}[verify],
+            prompts.aspect(instruction),
+            {"1": "high", "2": "low"}[plan] + "-level",
+        )
+        rows.append((*way, len(right), sum(right) / len(right)))
     return pd.DataFrame(rows, columns=["verify", "locate", "plan", "n", "corrected"])
 
 
-def _diagnosed(
-    problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[dict[str, Any]]]
-) -> Iterator[tuple[str, dict[str, Any], list]]:
+def _diagnosed(problems: Sequence[Row], evals: Evals) -> Iterator[tuple[str, Row, list]]:
     """(setting, row, its errors) of each wrong first answer to a synthetic question; no errors: it is unreadable."""
     by_id = {p["id"]: p for p in problems}
     for setting, rows in evals.items():
@@ -197,8 +176,8 @@ def _diagnosed(
                 yield setting, r, embedded.diagnose(problem, r["turn1"]) or []
 
 
-def localisation(problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
-    """How often a reflection on a wrong answer blames a place that is truly wrong; synthetic tasks only.
+def localisation(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
+    """How often a reflection on a wrong answer blames a place that is truly wrong; empty unless tasks are synthetic.
 
     `evals`: rows by setting, with first answers (`evaluate.read_rows`). Columns: setting, n, localised, blames the last
     step, chance (a random place); fractions.
@@ -213,15 +192,13 @@ def localisation(problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[d
     return pd.DataFrame(rows, columns=["setting", "n", *columns])
 
 
-def error_classes(problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
-    """First error of each wrong first answer by class of the paper's taxonomy, and the share mended; synthetic tasks only.
+def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
+    """First error of each wrong first answer by class of the paper's taxonomy, and the share mended.
 
-    `evals`: rows by setting, with first answers (`evaluate.read_rows`). Columns: setting, class, n, mended.
+    Empty unless tasks are synthetic. `evals` as for `localisation`. Columns: setting, class, n, mended.
     """
-    rows = [
-        (setting, errors[0][1] if errors else "unreadable", r["turn2_correct"])
-        for setting, r, errors in _diagnosed(problems, evals)
-    ]
+    found = _diagnosed(problems, evals)
+    rows = [(setting, errors[0][1] if errors else "unreadable", r["turn2_correct"]) for setting, r, errors in found]
     frame = pd.DataFrame(rows, columns=["setting", "class", "mended"])
     return frame.groupby(["setting", "class"], sort=False)["mended"].agg(n="size", mended="mean").reset_index()
 
@@ -229,8 +206,8 @@ def error_classes(problems: Sequence[dict[str, Any]], evals: dict[str, Sequence[
 def training_curves(run: store.Run) -> pd.DataFrame:
     """What was logged while every adapter of a run was trained, one row per report.
 
-    Columns: adapter, kind, step, loss, margin (DPO), accuracy (of pairs in DPO, else of tokens), reward (GRPO), and
-    validation (the loss on held-out training questions; its rows have no other figure).
+    `accuracy` is of pairs in DPO, else of tokens; `margin` is DPO's, `reward` GRPO's; `validation`, the loss on held-out
+    training questions, comes in rows of its own.
     """
     rows = []
     for path in sorted(run.path("adapters").glob("*/training.json")):
@@ -243,7 +220,7 @@ def training_curves(run: store.Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def turn_curve(evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
+def turn_curve(evals: Evals) -> pd.DataFrame:
     """Acc@t for every turn that was run and what it cost. `evals`: rows by setting.
 
     Columns: setting, turn, accuracy with its Wilson interval (fractions), tokens (of this turn, per question), spent (up
@@ -264,10 +241,7 @@ def turn_curve(evals: dict[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
 
 
 def reflections(transcripts: Transcripts, settings: Sequence[str], limit: int = 2000) -> pd.DataFrame:
-    """Reflections of some settings of an explorer's transcripts: setting, text, words, verb, corrected.
-
-    At most `limit` per setting, the first ones; `corrected` says whether the second attempt was right.
-    """
+    """The first `limit` reflections of each setting: setting, text, words, verb, corrected (the second attempt is right)."""
     rows, frame = [], transcripts.frame
     for setting in settings:
         asked = (frame["setting"] == setting) & frame["outcome"].isin(["fixed", "still wrong"])
@@ -284,21 +258,15 @@ def first_verb(text: str) -> str:
     return found[1].lower() if found else "none"
 
 
-def transcript(row: dict[str, Any], problem: dict[str, Any]) -> str:
+def transcript(row: Row, problem: Row) -> str:
     """One evaluated question as Markdown: question, first answer, reflection, second answer, gold."""
-    parts = {
-        "Question": prompts.question_text(problem),
-        "First answer": row["turn1"],
-        "Reflection": row["reflection"],
-        "Second answer": row["turn2"],
-        "Gold": str(problem["answer"]),
-    }
     first, second = ("right" if row[turn] else "wrong" for turn in ("turn1_correct", "turn2_correct"))
+    parts = {"Question": prompts.question_text(problem), "First answer": row["turn1"], "Reflection": row["reflection"]}
+    parts |= {"Second answer": row["turn2"], "Gold": str(problem["answer"])}
     told = [f"**{name}**\n```text\n{text}\n```" for name, text in parts.items() if text]
     return "\n\n".join([f"#### {row['id']} · {first} → {second}", *told])
 
 
-# -- Several runs ------------------------------------------------------------------------------------------------------
 def compare_runs(a: store.Run, b: store.Run, setting: str | None = None) -> pd.DataFrame:
     """Two runs, question by question: one row for each eval file that both have, or for one setting.
 
@@ -313,12 +281,12 @@ def compare_runs(a: store.Run, b: store.Run, setting: str | None = None) -> pd.D
         _check_same_questions(a, rows[0], b, rows[1])
         accuracy = [100 * sum(r["turn2_correct"] for r in some) / max(1, len(some)) for some in rows]
         found.append(evaluate.compare(one.stem, rows[0], one.stem, rows[1]) | dict(zip("AB", accuracy, strict=True)))
-    rows = []
+    table = []
     for c in evaluate.correct_for_many(found):
         row = _difference(c)
         name = row.pop("setting") + " (intrinsic)" * (Evaluation.parse(c["a"]).mode == "intrinsic")
-        rows.append({"setting": name, "A": c["A"], "B": c["B"]} | row)
-    return pd.DataFrame(rows).drop(columns="significant")
+        table.append({"setting": name, "A": c["A"], "B": c["B"]} | row)
+    return pd.DataFrame(table).drop(columns="significant")
 
 
 def _shared(a: store.Run, b: store.Run, setting: str | None) -> list[Evaluation]:
@@ -327,18 +295,16 @@ def _shared(a: store.Run, b: store.Run, setting: str | None) -> list[Evaluation]
         if not found:
             raise FileNotFoundError(f"{directory / 'evals'} holds no eval files: name a run that evaluated something")
     both = sorted(set.intersection(*own.values()), key=lambda e: (e.mode != "oracle", e.order))
-    if setting is None and both:
-        return both
-    if setting is None:
+    if setting is None and not both:
         raise ValueError(f"{a.directory} and {b.directory} have no setting in common")
-    if (one := Evaluation.parse(setting)) in both:
-        return [one]
+    if setting is None or (one := Evaluation.parse(setting)) in both:
+        return both if setting is None else [one]
     missing = " and ".join(str(directory) for directory, found in own.items() if one not in found)
     known = ", ".join(e.stem for e in both) or "no setting in common"
     raise ValueError(f"{missing} has no {one.stem}; both have {known}")
 
 
-def _check_same_questions(a: store.Run, rows_a: list[dict], b: store.Run, rows_b: list[dict]) -> None:
+def _check_same_questions(a: store.Run, rows_a: list[Row], b: store.Run, rows_b: list[Row]) -> None:
     """Ids count up, so they can agree by accident: if both runs keep the questions, their texts are compared, else the
     fingerprints of the test data in env.json."""
     ids_a, ids_b = ({r["id"] for r in rows} for rows in (rows_a, rows_b))
@@ -360,17 +326,16 @@ def _check_same_questions(a: store.Run, rows_a: list[dict], b: store.Run, rows_b
 def seeds(runs: Sequence[str | Path], *, mode: str = "oracle", against: str = BASE.setting) -> pd.DataFrame:
     """Runs of the same parameters with other seeds, pooled: mean over seeds and its 95 % interval by Student's t.
 
-    `runs`: run directories, or metrics.json files. Columns: setting, seeds, Acc@t2 (mean, low, high, smallest, largest)
-    and the difference from `against` (mean, low, high), in percent and points. Only what every run has. The interval is
-    over seeds of the whole loop (questions, rollouts, training), so a handful of seeds leaves it wide; None for one.
+    `runs`: run directories, or metrics.json files; only what every run has is pooled. In percent, and points for the
+    difference from `against`. A seed is of the whole loop, so a handful leaves the interval wide; None for one.
     """
     files = [path if path.suffix == ".json" else path / "metrics.json" for path in map(Path, runs)]
-    tables = [{_evaluation(r): r["acc_t2"] for r in _rows(load_metrics(file), mode)} for file in files]
+    tables = [{e: r["acc_t2"] for e, r in _rows(load_metrics(file), mode).items()} for file in files]
     shared = set(tables[0]).intersection(*tables) if tables else set()
     baseline, rows = Evaluation(against, mode), []
     for one in sorted(shared, key=lambda e: e.order):
         acc = [100 * table[one] for table in tables]
-        row: dict[str, Any] = {"setting": evaluate.label(one.setting, one.control), "seeds": len(tables)}
+        row: Row = {"setting": evaluate.label(one.setting, one.control), "seeds": len(tables)}
         row |= _spread("Acc@t2", acc) | {"smallest": min(acc), "largest": max(acc)}
         if baseline in shared and one != baseline:
             row |= _spread("difference", [100 * (table[one] - table[baseline]) for table in tables])

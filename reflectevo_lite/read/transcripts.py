@@ -1,8 +1,6 @@
 """Transcripts as HTML, for the explorer and the report: two attempts side by side with their differences marked.
 
-Everything that comes from a model or a data set may hold tags, scripts or worse, and must be shown as the text that it
-is: HTML is made by Jinja2 templates alone, which escape it. Differences are marked by colour and by underlining, so they
-survive grey print.
+What comes from a model or a data set may hold tags or scripts: HTML is made by Jinja2 templates alone, which escape it.
 """
 
 from __future__ import annotations
@@ -13,14 +11,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .. import embedded, prompts
+from .. import embedded
 
-OUTCOMES = {  # outcome → (first answer right, second answer right)
-    "fixed": (False, True),
-    "still wrong": (False, False),
-    "broken": (True, False),
-    "right": (True, True),
-}
+# outcome → (first answer right, second answer right)
+OUTCOMES = {"fixed": (False, True), "still wrong": (False, False), "broken": (True, False), "right": (True, True)}
 SIGNS = {"fixed": "✗→✓", "still wrong": "✗→✗", "broken": "✓→✗", "right": "✓→✓"}
 Pieces = list[tuple[str, str]]  # a text as (mark, piece); the mark is "", "del" or "ins"
 
@@ -47,7 +41,6 @@ def render(template: str, **values: Any) -> str:
     return Markup(_templates().get_template(template).render(**values))
 
 
-# -- Differences -------------------------------------------------------------------------------------------------------
 def differences(first: str, second: str) -> tuple[Pieces, Pieces]:
     """Both texts in pieces: words that only the first has are marked "del", those that only the second has "ins".
 
@@ -80,41 +73,35 @@ def _compare_words(left: str, right: str, old: Pieces, new: Pieces, limit: int =
             pieces += [(tag if kind != "equal" and part.strip() else "", part) for part in parts if part]
 
 
-# -- A page ------------------------------------------------------------------------------------------------------------
 def page(items: Sequence[dict[str, Any]], chips: Sequence[str] = ()) -> str:
     """One question as an HTML page: question, first attempt, and for each setting its reflection and second attempt.
 
-    `items`: the question under each setting, the first of them marked in the first attempt; without any, the page says
-    so. Each holds id, name (of the setting), outcome, problem (or None), question, turn1, and reflection and turn2 (None
-    if there was none). `chips`: small labels beside the id.
+    `items`: the question under each setting, each with id, name (of the setting), outcome, problem (or None), question,
+    turn1, and reflection and turn2 (None if there was none). `chips`: small labels beside the id.
     """
     return render("transcript.html", columns=[_column(item) for item in items], chips=chips)
 
 
 def _column(item: dict[str, Any]) -> dict[str, Any]:
     first_right, second_right = OUTCOMES[item["outcome"]]
-    problem, errors = item["problem"], [] if first_right else _errors(item)
+    problem = item["problem"]
+    synthetic = problem and problem.get("meta", {}).get("source") == "synthetic"
+    errors = embedded.diagnose(problem, item["turn1"]) or [] if synthetic and not first_right else []
     old, new = differences(item["turn1"], item["turn2"]) if item["turn2"] else ([("", item["turn1"])], [])
     gold = problem["answer"] if problem else "not kept in this run"
     named = ", ".join(f"{_place(place)} ({name})" for place, name in errors)
     wrong = f"✗ wrong: {named}" if named else "✗ wrong"
-    return item | {
-        "first_right": first_right,
-        "second_right": second_right,
-        "old": old,
-        "new": new,
-        "gold": " | ".join(gold) if isinstance(gold, list) else gold,
-        "verdict": {"good": first_right, "text": "✓ right" if first_right else wrong},
-        "blame": _blame(item, [place for place, _ in errors]),
-        "why_none": "The first attempt was kept: no second turn." if first_right else "Its text was not kept.",
-    }
-
-
-def _errors(item: dict[str, Any]) -> list[tuple[Any, str]]:
-    """The known wrong places of a synthetic attempt."""
-    problem = item["problem"]
-    known = problem and problem.get("meta", {}).get("source") == "synthetic"
-    return (embedded.diagnose(problem, item["turn1"]) or []) if known else []
+    column = {"first_right": first_right, "second_right": second_right, "old": old, "new": new}
+    return (
+        item
+        | column
+        | {
+            "gold": " | ".join(gold) if isinstance(gold, list) else gold,
+            "verdict": {"good": first_right, "text": "✓ right" if first_right else wrong},
+            "blame": _blame(item, [place for place, _ in errors]),
+            "why_none": "The first attempt was kept: no second turn." if first_right else "Its text was not kept.",
+        }
+    )
 
 
 def _blame(item: dict[str, Any], places: Sequence[Any]) -> dict[str, Any] | None:
@@ -128,8 +115,3 @@ def _blame(item: dict[str, Any], places: Sequence[Any]) -> dict[str, Any] | None
 
 def _place(place: Any) -> str:
     return "the answer" if place == embedded.ANSWER else f"step {place}"
-
-
-def question_of(problem: dict[str, Any] | None, prompt: Sequence[dict[str, str]] = ()) -> str:
-    """The question as the model saw it; from the stored prompt if the problem is not at hand."""
-    return prompts.question_text(problem) if problem else (prompt[0]["content"] if prompt else "")

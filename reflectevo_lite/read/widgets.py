@@ -1,7 +1,7 @@
 """The explorer's widgets: plain ipywidgets over `explorer.Explorer`, with itables for the table.
 
-Names and texts reach the page as option labels (text, never markup) or through templates, which escape them. The keys n
-and p need a few lines of script; if a front end does not run them, the buttons and the list's arrow keys do.
+Names and texts reach the page as option labels (text, never markup) or through templates, which escape them. If a front
+end does not run the script for the keys n and p, the buttons and the list's arrow keys do.
 """
 
 from __future__ import annotations
@@ -58,29 +58,25 @@ class View:
                 if "fixed" in self.explorer.options("outcome"):
                     self.fields["outcome"].value = "fixed"
 
-    # -- The parts -----------------------------------------------------------------------------------------------------
     def _filters(self) -> list[w.Widget]:
         wide, narrow = w.Layout(width="14rem"), w.Layout(width="9rem")
-        self.fields = {
-            column: w.Dropdown(options=self._choices(column), layout=wide if column == "setting" else narrow)
-            for column in COLUMNS
-        }
+        self.fields, labelled = {}, []
+        named = {"setting": setting_name, "instruction": _instruction_name}
+        for column in COLUMNS:
+            found = [(name, n) for name, n in self.explorer.options(column).items() if name != NOTHING]
+            choices = [(f"{named.get(column, str)(name)} ({n:,})", name) for name, n in found]
+            box = w.Dropdown(options=[(ANY, ANY), *choices], layout=wide if column == "setting" else narrow)
+            box.observe(self._refilter, "value")
+            title = w.Label("mistake" if column == "class" else column)
+            self.fields[column] = box
+            labelled.append(_styled(w.VBox([title, box]), "rl-filter"))
         settings = [(setting_name(name), name) for name in self.explorer.options("setting")]
         self.other = _styled(w.Dropdown(options=[("nothing", ""), *settings], layout=wide), "rl-other")
-        for box in self.fields.values():
-            box.observe(self._on_filter, "value")
         self.other.observe(self._on_other, "value")
-        said = {"class": "mistake"}
-        labelled = [w.VBox([w.Label(said.get(name, name)), box]) for name, box in self.fields.items()]
         self.count = w.HTML()
         line = w.HBox([self.count, w.HBox([w.Label("compare with"), self.other])])
         line.layout = w.Layout(flex_flow="row wrap", justify_content="space-between", align_items="center")
-        return [w.HBox([_styled(box, "rl-filter") for box in labelled], layout=w.Layout(flex_flow="row wrap")), line]
-
-    def _choices(self, column: str) -> list[tuple[str, str]]:
-        named = {"setting": setting_name, "instruction": _instruction_name}.get(column, str)
-        found = self.explorer.options(column).items()
-        return [(ANY, ANY), *((f"{named(name)} ({n:,})", name) for name, n in found if name != NOTHING)]
+        return [w.HBox(labelled, layout=w.Layout(flex_flow="row wrap")), line]
 
     def _reader(self) -> w.Widget:
         self.list = _styled(w.Select(rows=20, layout=w.Layout(width="auto", height="25rem")), "rl-list")
@@ -112,15 +108,12 @@ class View:
         self.library, self.out = w.Output(), w.Output()
         inside = w.VBox([self.library, self.out])
         self.table = w.Accordion([inside], titles=("Table of what is shown",), selected_index=None)
-        self.table.observe(lambda change: self._draw_table(), "selected_index")
+        self.table.observe(lambda _: self._draw_table(), "selected_index")
         return self.table
 
-    # -- Events --------------------------------------------------------------------------------------------------------
-    def _on_filter(self, _: Any) -> None:
-        if not self._busy:
-            self._refilter()
-
-    def _refilter(self) -> None:
+    def _refilter(self, _: Any = None) -> None:
+        if self._busy:
+            return
         self.explorer.filter(**{c: None if box.value == ANY else box.value for c, box in self.fields.items()})
         self._draw_list()
         self._draw()
@@ -155,7 +148,6 @@ class View:
         self._draw_list()
         self.pane.value = self.explorer.page()
 
-    # -- Drawing -------------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def _filling(self) -> Iterator[None]:
         before, self._busy = self._busy, True
@@ -170,11 +162,10 @@ class View:
         self._start = place // PAGE * PAGE
         part = self.explorer.frame.iloc[self.explorer.shown[self._start : self._start + PAGE]]
         blank = {NOTHING: "", "generic": ""}
-        lines = [
-            f"{SIGNS[row.outcome]} {row.id:<20.20} {blank.get(row.mistake, row.mistake):<12.12} "
-            f"{blank.get(row.instruction, row.instruction):<6}".rstrip()
-            for row in part.rename(columns={"class": "mistake"}).itertuples()
-        ]
+        lines = []
+        for id, *rest, outcome in part[["id", "class", "instruction", "outcome"]].itertuples(index=False):
+            mistake, instruction = (blank.get(name, name) for name in rest)
+            lines.append(f"{SIGNS[outcome]} {id:<20.20} {mistake:<12.12} {instruction:<6}".rstrip())
         with self._filling():
             self.list.options = [(line, i) for i, line in enumerate(lines)]
             self.list.index = place - self._start if lines else None
@@ -189,8 +180,8 @@ class View:
             self.note.value = found["note"]
             self.label.disabled = self.note.disabled = position < 0
         self._say("")
-        total = len(self.explorer.frame)
-        self.count.value = _small(f"<b>{position + 1:,}</b> of {shown:,} shown, {total:,} in all").value
+        counted = f"<b>{position + 1:,}</b> of {shown:,} shown, {len(self.explorer.frame):,} in all"
+        self.count.value = _small(counted).value
 
     def _say(self, text: str, kind: str = "") -> None:
         self.status.value = render("status.html", text=text, kind=kind)

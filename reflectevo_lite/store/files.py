@@ -1,11 +1,10 @@
 """Whole files and JSON Lines. A whole file is written beside its place and renamed, so a reader never sees half of one."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import errno
 import glob
+import itertools
 import json
 import os
 import time
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DAY = 24 * 60 * 60
 GOES_ON = "What was finished is kept; the same command goes on from there once there is room"
 
 
 class NoRoom(OSError):
-    """The disk is full, or a quota or file-size limit is reached."""
+    """The disk is full, or a quota or limit is reached."""
 
 
 @contextlib.contextmanager
@@ -30,50 +28,34 @@ def room_at(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, NoRoom) or error.errno not in FULL:
+        if error.errno not in FULL:
             raise
         raise NoRoom(f"{path}: no room to write ({error.strerror}). {GOES_ON}") from error
 
 
 def read_jsonl(path: str | Path) -> list[Any]:
-    """All rows of a file; see `iter_jsonl`."""
-    return list(iter_jsonl(path))
+    """All rows of a file, as from `Rows`."""
+    return list(Rows(path))
 
 
 def iter_jsonl(path: str | Path) -> Iterator[Any]:
-    """Rows of a file one by one; an unfinished last line (a killed writer's) is left out.
-
-    Raises FileNotFoundError, and ValueError naming the line that is not JSON.
-    """
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.endswith(b"\n"):
-                yield _parsed(line, path, number)
-
-
-def _parsed(line: bytes, path: str | Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}, line {number}: not a JSON row ({error}); mend or delete that line") from error
+    """Rows of a file one by one, as from `Rows`."""
+    return iter(Rows(path))
 
 
 class Rows(Sequence):
     """The rows of a JSON Lines file, left on disk: a read-only sequence that takes 8 bytes of memory a row.
 
-    Iterating parses one row after the other; a slice is another view, not a copy. An unfinished last line is left out.
-    The file must not change meanwhile, except by rows appended to it, which are not seen.
+    A slice is another view. An unfinished last line (a killed writer's) is left out; rows appended later are not seen,
+    and the file must not change otherwise. Raises FileNotFoundError, and ValueError naming the line that is not JSON.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Raises FileNotFoundError."""
-        self.path, self._starts, at = Path(path), array("Q"), 0
+        self.path = Path(path)
         with open(path, "rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n"):
-                    self._starts.append(at)
-                at += len(line)
-        self._places = range(len(self._starts))
+            sizes = (len(line) for line in lines if line.endswith(b"\n"))
+            self._starts = array("Q", itertools.accumulate(sizes, initial=0))
+        self._places = range(len(self._starts) - 1)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -88,7 +70,12 @@ class Rows(Sequence):
             for place in self._places:
                 if handle.tell() != self._starts[place]:  # reading on in order keeps the handle's buffer
                     handle.seek(self._starts[place])
-                yield _parsed(handle.readline(), self.path, place + 1)
+                try:
+                    row = json.loads(handle.readline())
+                except ValueError as error:
+                    fault = f"not a JSON row ({error}); mend or delete that line"
+                    raise ValueError(f"{self.path}, line {place + 1}: {fault}") from error
+                yield row
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -97,31 +84,26 @@ class Rows(Sequence):
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole file: beside its place, flushed to disk, then renamed. Raises NoRoom on a full disk."""
+    """Write a whole file and flush it to disk. Raises NoRoom on a full disk."""
     with _writing(path) as handle:
         handle.write(text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write a JSON file; see `write_text`."""
+    """Write a JSON file, as `write_text` does."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
-    """Write a whole file of rows, one after the other; see `write_text`. Returns how many there were."""
-    n = 0
+    """Write a whole file of rows, one in memory at a time, as `write_text` does. Returns how many there were."""
     with _writing(path) as handle:
-        for n, row in enumerate(rows, 1):  # noqa: B007 - the count is what is returned
-            handle.write(as_lines([row]))
-    return n
+        sizes = [handle.write(as_lines([row])) for row in rows]
+    return len(sizes)
 
 
 def append_line(path: str | Path, *rows: Any) -> None:
-    """Append one or more rows to a file that only grows; they are on disk when this returns.
-
-    An unfinished last line is cut off first, so that it cannot swallow the new row; if only its end is missing, it is
-    ended. Raises OSError (NoRoom on a full disk), and then leaves none of the rows behind.
-    """
+    """Append rows to a file that only grows, and flush them to disk. An unfinished last line is cut off first, or ended
+    if only its end is missing. Raises OSError (NoRoom on a full disk), and then leaves none of the rows behind."""
     path, ending = Path(path), b""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b", buffering=0) as handle:
@@ -138,7 +120,6 @@ def append_line(path: str | Path, *rows: Any) -> None:
 
 
 def as_lines(rows: Iterable[Any]) -> bytes:
-    """Rows as JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows).encode()
 
 
@@ -171,12 +152,7 @@ def _writing(path: str | Path) -> Iterator[BinaryIO]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-            _sweep(path)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what writers that were killed left beside `path` a day ago or earlier."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with contextlib.suppress(OSError):  # another process is quicker
-            if left.suffix[1:].isdecimal() and left.stat().st_mtime < time.time() - DAY:
-                left.unlink()
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # of killed writers, a day ago or earlier
+                with contextlib.suppress(OSError):  # another process is quicker
+                    if left.suffix[1:].isdecimal() and left.stat().st_mtime < time.time() - 24 * 60 * 60:
+                        left.unlink()

@@ -58,18 +58,30 @@ def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
     return dict(**EXPLICIT, **EXPLICIT_BY_KIND[kind], **own)
 
 
+LEARNED = frozenset(  # arguments that decide what is learned
+    "learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm num_train_epochs max_steps seed data_seed "
+    "per_device_train_batch_size gradient_accumulation_steps max_length packing beta loss_type epsilon_high optim "
+    "num_generations completion_only_loss".split()
+)
+
+
 def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
-    """Raise RuntimeError, with their names, if a trainer's `args` hold other values than were `given`."""
+    """Raise RuntimeError, with their names, if a trainer's `args` hold other values than were `given`.
+
+    Under Unsloth one that decides nothing about what is learned is only printed.
+    """
     free = PRECISION if unsloth else ()
-    changed = [
-        f"{name} {value!r} became {held!r}"
+    changed = {
+        name: f"{name} {value!r} became {held!r}"
         for name, value in given.items()
         if (held := _plain(getattr(args, name))) != _plain(value)
         and name not in free
         and not (value is None and name in COMPUTED)
-    ]
+    }
+    if changed and (not unsloth or LEARNED & changed.keys()):
+        raise RuntimeError(f"the trainer does not train as it was told: {', '.join(changed.values())}")
     if changed:
-        raise RuntimeError(f"the trainer does not train as it was told: {', '.join(changed)}")
+        print(f"Unsloth changed {', '.join(changed.values())}", flush=True)
 
 
 def _plain(value: Any) -> Any:

@@ -125,9 +125,9 @@ def test_an_interrupted_judge_pays_for_no_answer_twice(pairs, tmp_path):
     broken = Reader(longer)
     broken.budget = 6
     with pytest.raises(ConnectionError):
-        read(broken, pairs, path, batch=3)
+        read(broken, pairs, path)
     resumed = Reader(longer)
-    assert read(resumed, pairs, path, batch=3) == wanted
+    assert read(resumed, pairs, path) == wanted
     assert len(broken.asked) == 6 and len(broken.asked) + len(resumed.asked) == len(straight.asked)
     again = Reader(longer)
     assert read(again, pairs, path) == wanted and again.asked == []

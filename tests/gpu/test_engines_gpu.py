@@ -31,12 +31,12 @@ def test_greedy_text_is_that_of_the_cpu(want, batching):
 
 
 def test_auto_is_padded_without_attention_that_reads_pages():
-    engine = engines.TransformersEngine(models.load("tiny"))
+    engine = engines.TransformersEngine(load())
     assert engine.model.config._attn_implementation == "sdpa" and engine.batching == "padded"
 
 
 def test_running_out_of_memory_halves_the_batch(want, monkeypatch):
-    engine = engines.TransformersEngine(models.load("tiny", dtype="float32"), batching="padded")
+    engine = engines.TransformersEngine(load(dtype="float32"), batching="padded")
     real, seen = decoding.decode, []
 
     def greedy_for_memory(model, asked, groups, *args):

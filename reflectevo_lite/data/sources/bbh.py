@@ -1,7 +1,4 @@
 """BIG-Bench Hard: the 27 BIG-bench tasks that language models found hardest.
-
-https://github.com/suzgunmirac/BIG-Bench-Hard · hub SaylorTwift/bbh
-
 Original file <task>.json of the repository's bbh/, {"canary": …, "examples": [row, …]}; hub rows are the same.
 
     {"input": "Ann is taller than Bo. Who is shorter?\\nOptions:\\n(A) Ann\\n(B) Bo", "target": "(B)"}
@@ -9,8 +6,7 @@ Original file <task>.json of the repository's bbh/, {"canary": …, "examples": 
     {"input": "not ( True ) is", "target": "False"}
 
 Listed options make a choice question; so do targets of a fixed pair (Yes/No, True/False). Numbers are graded as math,
-the rest (word_sorting, dyck_languages) as exact. The files carry a canary: keep their rows out of published training
-data.
+other targets as exact. The files carry a canary: keep their rows out of published training data.
 """
 
 import re
@@ -26,7 +22,7 @@ TASKS = (
     "sports_understanding", "temporal_sequences", "tracking_shuffled_objects_five_objects",
     "tracking_shuffled_objects_seven_objects", "tracking_shuffled_objects_three_objects", "web_of_lies", "word_sorting",
 )  # fmt: skip
-PAIRS = (("Yes", "No"), ("yes", "no"), ("True", "False"), ("valid", "invalid"))
+PAIRS = (["Yes", "No"], ["yes", "no"], ["True", "False"], ["valid", "invalid"])
 
 
 def to_problem(row: Row) -> Row | None:
@@ -34,8 +30,7 @@ def to_problem(row: Row) -> Row | None:
     target = row["target"].strip()
     question, _, listed = row["input"].partition("\nOptions:")
     options = re.findall(r"^[ \t]*(?:\([A-Z]\)|-)[ \t]*(\S.*?)[ \t]*$", listed, re.M)
-    options = options or next((list(pair) for pair in PAIRS if target in pair), [])
-    if not options:
+    if not (options := options or next((pair for pair in PAIRS if target in pair), [])):
         return fields(question, target, "math" if re.fullmatch(r"-?\d+(\.\d+)?", target) else "exact")
     answer = right_option(target, options)
     return answer and fields(question, answer, "choice", choices=options)

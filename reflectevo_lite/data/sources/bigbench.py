@@ -1,7 +1,4 @@
 """BIG-bench: any JSON task by name; analytic_entailment, physical_intuition, causal_judgment are preset.
-
-https://github.com/google/BIG-bench · hub hails/bigbench (<task>_zero_shot)
-
 Original file <task>/task.json (the repository's bigbench/benchmark_tasks/<task>/task.json):
 
     {"task_prefix": "Does the second sentence follow from the first?", "canary": "…", "examples": [
@@ -10,7 +7,7 @@ Original file <task>/task.json (the repository's bigbench/benchmark_tasks/<task>
 
 Hub rows: idx, inputs (prefix, options and cue written in), targets, multiple_choice_targets, multiple_choice_scores.
 Both become a bare question with options in an order fixed by its hash, since many tasks list the right one first. Tasks
-without options are graded as text. The files carry a canary: keep their rows out of training data that is published.
+without options are graded as text. The files carry a canary: keep their rows out of published training data.
 """
 
 import difflib
@@ -29,13 +26,12 @@ def read(path: Path) -> list[Row]:
     task = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(task, list) or "examples" not in task:
         return read_rows(path)
-    rows = []
+    rows, prefix = [], task.get("task_prefix", "").strip()
     for example in task["examples"]:
         scores, target = example.get("target_scores") or {}, example.get("target", [])
-        row = {"inputs": f"{task.get('task_prefix', '').strip()}\n{example['input']}"}
-        row |= {"targets": [target] if isinstance(target, str) else list(target)}
-        row |= {"multiple_choice_targets": list(scores), "multiple_choice_scores": list(scores.values())}
-        rows.append(row)
+        inputs, golds = f"{prefix}\n{example['input']}", [target] if isinstance(target, str) else list(target)
+        choices = {"multiple_choice_targets": list(scores), "multiple_choice_scores": list(scores.values())}
+        rows.append({"inputs": inputs, "targets": golds, **choices})
     return rows
 
 

@@ -1,7 +1,4 @@
 """CoQA: questions in a conversation about a story, short free answers.
-
-https://stanfordnlp.github.io/coqa/ · hub EleutherAI/coqa
-
 Original files coqa-train-v1.0.json and coqa-dev-v1.0.json, {"data": [conversation, …]}:
 
     {"id": "s1", "source": "mctest", "story": "Mia fed the cat and left.",
@@ -17,19 +14,18 @@ from typing import Any
 from ..base import Row, Source, fields
 
 
-def texts(turns: Any) -> list[str]:
-    """`input_text` of each turn, from a list of dicts or a dict of lists."""
+def _texts(turns: Any) -> list[str]:
     return list(turns["input_text"]) if isinstance(turns, dict) else [turn["input_text"] for turn in turns]
 
 
 def to_problem(row: Row) -> list[Row | None]:
     """A conversation → a problem a turn; None for a turn without an answer."""
-    turns = list(zip(texts(row["questions"]), texts(row["answers"]), strict=True))
-    others = [texts(answers) for answers in (row.get("additional_answers") or {}).values() if answers]
+    turns = list(zip(_texts(row["questions"]), _texts(row["answers"]), strict=True))
+    others = [_texts(answers) for answers in (row.get("additional_answers") or {}).values() if answers]
     problems: list[Row | None] = []
     for i, (question, answer) in enumerate(turns):
-        golds = [gold.strip() for gold in (answer, *(texts[i] for texts in others if i < len(texts))) if gold]
-        golds = list(dict.fromkeys(filter(None, golds)))
+        said_by_all = (answer, *(texts[i] for texts in others if i < len(texts)))
+        golds = list(dict.fromkeys(gold.strip() for gold in said_by_all if gold and gold.strip()))
         before = "\n".join(f"Q: {asked}\nA: {said}" for asked, said in turns[:i])
         context = row["story"].strip() + (f"\n\nThe conversation so far:\n{before}" if before else "")
         own = {"native": f"{row['id']}-{i + 1}", "meta": {"turn": i + 1, "domain": row.get("source")}}
@@ -44,5 +40,4 @@ SOURCE = Source(
     rule="train as published; test is the dev set, as the test set is kept by its authors",
     hub="EleutherAI/coqa", raw="https://nlp.stanford.edu/data/coqa",
     parts={"train": ["coqa-train-v1.0.json"], "validation": ["coqa-dev-v1.0.json"]},
-    splits={"train": "train", "test": "validation"},
-)  # fmt: skip
+    splits={"train": "train", "test": "validation"})  # fmt: skip

@@ -1,19 +1,13 @@
 """LogiQA: logic questions of the Chinese civil servants' examination, in English translation. 4 options.
-
-https://github.com/lgw863/LogiQA-dataset (its hub copies are scripts, which datasets ≥ 4 does not run)
-
 Original files Train.txt, Eval.txt, Test.txt: 8 lines a question — blank, letter, context, question, four options.
 
     ⏎
     b
     Every lamp in the hall is either red or dim. The lamp by the door is not red.
     Which of the following follows?
-    A.The lamp by the door is broken.
-    B.The lamp by the door is dim.
-    C.All dim lamps are by the door.
-    D.No lamp is red.
+    A.The lamp by the door is broken.   (and so on, to D)
 
-Hub rows, in exports: context, query, options, correct_option (0–3).
+Hub rows, in exports: context, query, options, correct_option (0–3). Hub copies are scripts, which datasets ≥ 4 refuses.
 """
 
 import re
@@ -37,7 +31,7 @@ def read(path: Path) -> list[Row]:
 
 
 def to_problem(row: Row) -> Row | None:
-    """Hub row or `read` row → problem; None if an option is missing."""
+    """Row → problem; None if an option is missing."""
     options, right = row["options"], letter(int(row["correct_option"]))
     whole = len(options) == 4 and all(options)
     return fields(row["query"], right, "choice", choices=options, context=row["context"]) if whole else None
@@ -48,5 +42,4 @@ SOURCE = Source(
     published="7,376 train, 651 eval, 651 test", to_problem=to_problem, tested=REAL, read=read,
     rule="as published: Train.txt, Eval.txt (validation), Test.txt",
     raw="https://raw.githubusercontent.com/lgw863/LogiQA-dataset/master",
-    parts={"train": ["Train.txt"], "validation": ["Eval.txt"], "test": ["Test.txt"]},
-)  # fmt: skip
+    parts={"train": ["Train.txt"], "validation": ["Eval.txt"], "test": ["Test.txt"]})  # fmt: skip

@@ -1,7 +1,4 @@
 """MBPP: short Python functions from a one-sentence description, graded by asserts; full and hand-checked set.
-
-https://github.com/google-research/google-research/tree/master/mbpp · hub google-research-datasets/mbpp
-
 Original files mbpp.jsonl (full) and sanitized-mbpp.json; hub rows are the same.
 
     {"task_id": 11, "text": "Write a function to double a number.", "code": "def twice(n):\\n  return 2 * n",
@@ -10,9 +7,8 @@ Original files mbpp.jsonl (full) and sanitized-mbpp.json; hub rows are the same.
 
 The sanitized rows have `prompt` for `text` and `test_imports` (a list) for `test_setup_code`.
 
-The description alone does not name the function, so the question says name and number of arguments, read off the first
-assert. The set's authors show all three asserts ("Your code should pass these tests"), as the default `shown_tests=3`
-does; 1 shows one, as some harnesses do; 0 keeps all tests out of the prompt. All asserts grade, whatever is shown.
+The description names no function, so the question says name and number of arguments, read off the first assert.
+The set's authors show all three asserts, as `shown_tests=3` does; some harnesses show one. All grade, shown or not.
 """
 
 import ast
@@ -26,27 +22,19 @@ RANGES = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(51
 
 
 def to_problem(row: Row) -> Row | None:
-    """Row of either version → problem."""
-    tests = [_unix(test) for test in row["test_list"]]
+    unix = lambda text: text.replace("\r\n", "\n")
+    tests = [unix(test) for test in row["test_list"]]
     name, arguments = called(tests[0], row["code"])
     count = f" with {arguments} argument{'s' * (arguments != 1)}" if arguments is not None else ""
-    text = _unix(row.get("text") or row["prompt"]).strip()
-    return fields(
-        f"{text}\n\nName the function `{name}`; it is called{count}.",
-        _unix(row["code"]),
-        "code",
-        native=row["task_id"],
-        tests=tests,
-        setup=_unix(row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])),
-        meta={"function": name},
-    )
+    text = unix(row.get("text") or row["prompt"]).strip()
+    question = f"{text}\n\nName the function `{name}`; it is called{count}."
+    setup = unix(row.get("test_setup_code") or "\n".join(row.get("test_imports") or []))
+    own = {"native": row["task_id"], "meta": {"function": name}}
+    return fields(question, unix(row["code"]), "code", tests=tests, setup=setup, **own)
 
 
 def called(test: str, code: str) -> tuple[str, int | None]:
-    """Name and number of arguments of what a test calls: one that `code` defines, not a `set(…)` around it.
-
-    The number is None if the test cannot be parsed or names its arguments.
-    """
+    """Name and number of arguments (None if unclear) of what a test calls: one that `code` defines, not a `set`."""
     try:
         nodes = list(ast.walk(ast.parse(test.strip())))
     except SyntaxError:
@@ -61,21 +49,13 @@ def called(test: str, code: str) -> tuple[str, int | None]:
     return best.func.id, len(best.args) if plain else None
 
 
-def assign(problem: Row) -> str:
-    """The authors' ranges of task ids."""
-    return next((split for split, ids in RANGES.items() if int(problem["native"]) in ids), "unused")
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n")
-
-
 SOURCES = [
     Source(
         name=name, url="https://github.com/google-research/google-research/tree/master/mbpp", licence="CC BY 4.0",
         grader="code", published=published, to_problem=to_problem, tested=REAL,
         rule="task ids 601–974 train, 511–600 validation, 11–510 test, 1–10 prompt (both versions alike)",
-        assign=assign, splits={split: split for split in RANGES},
+        assign=lambda problem: next((s for s, ids in RANGES.items() if int(problem["native"]) in ids), "unused"),
+        splits={split: split for split in RANGES},
         # tasks that share a description are one question, however the function is called
         key=lambda problem: normalise(problem["question"].split("\n\nName the function")[0]),
         hub="google-research-datasets/mbpp", configs=[config], hub_parts=["train", "validation", "test", "prompt"],

@@ -1,9 +1,5 @@
 """Social IQa: everyday situations and what people feel, want or do next. 3 options.
-
-https://leaderboard.allenai.org/socialiqa · hub lighteval/siqa (allenai/social_i_qa is a script)
-
-Original files {train,dev}.jsonl with {train,dev}-labels.lst beside them (one label 1–3 a line), from
-https://storage.googleapis.com/ai2-mosaic/public/socialiqa/socialiqa-train-dev.zip; hub rows hold the label.
+Original files {train,dev}.jsonl with {train,dev}-labels.lst beside them (a label 1–3 a line); hub rows hold the label.
 
     {"context": "Lou lent Kim an umbrella.", "question": "How would Kim feel?",
      "answerA": "grateful", "answerB": "hungry", "answerC": "lost"}                and in the labels file: 1
@@ -29,8 +25,7 @@ def read(path: Path) -> list[Row]:
 
 def to_problem(row: Row) -> Row | None:
     """Row → problem; None if its label is not 1 to 3."""
-    choices = [row["answerA"], row["answerB"], row["answerC"]]
-    label = int(str(row["label"]).strip())
+    choices, label = [row["answerA"], row["answerB"], row["answerC"]], int(str(row["label"]).strip())
     right = letter(label - 1) if label in (1, 2, 3) else None
     return right and fields(row["question"], right, "choice", choices=choices, context=row["context"])
 
@@ -40,9 +35,6 @@ SOURCE = Source(
     published="33,410 train, 1,954 dev", to_problem=to_problem, read=read, hub="lighteval/siqa",
     get="https://storage.googleapis.com/ai2-mosaic/public/socialiqa/socialiqa-train-dev.zip",
     rule="train as published; test is the dev set, as the test labels are kept by its authors",
-    parts={
-        "train": ["train.jsonl", "socialiqa-train-dev/train.jsonl"],
-        "validation": ["dev.jsonl", "socialiqa-train-dev/dev.jsonl"],
-    },
-    splits={"train": "train", "test": "validation"},
-)  # fmt: skip
+    parts={part: [f"{file}.jsonl", f"socialiqa-train-dev/{file}.jsonl"]
+           for part, file in (("train", "train"), ("validation", "dev"))},
+    splits={"train": "train", "test": "validation"})  # fmt: skip

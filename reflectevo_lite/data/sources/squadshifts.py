@@ -1,15 +1,12 @@
 """SQuADShifts: SQuAD's way of asking, on new Wikipedia articles, New York Times, Reddit and Amazon reviews.
-
-https://modestyachts.github.io/squadshifts-website/ (its hub copy is a script, which datasets ≥ 4 does not run)
-
 Original files new_wiki_v1.0.json, nyt_v1.0.json, reddit_v1.0.json, amazon_reviews_v1.0.json, in SQuAD's form:
 
     {"data": [{"title": "t", "paragraphs": [{"context": "The kettle boils in two minutes.", "qas": [
         {"id": "q1", "question": "How fast does the kettle boil?",
-         "answers": [{"text": "in two minutes", "answer_start": 17},
-                     {"text": "two minutes", "answer_start": 20}]}]}]}]}
+         "answers": [{"text": "in two minutes", "answer_start": 17}, …]}]}]}]}
 
-Hub rows, in exports: id, title, context, question, answers {text, answer_start}. All answers are golds.
+Hub rows, in exports: id, title, context, question, answers {text, answer_start}; the hub's copy is a script, which
+datasets ≥ 4 refuses. All answers are golds.
 """
 
 from pathlib import Path

@@ -1,16 +1,12 @@
 """TimeDial: which span of time fits the gap in a dialogue?
-
-https://github.com/google-research-datasets/TimeDial (its hub copy is a script, which datasets ≥ 4 does not run)
-
-Original file test.json, a list; hub rows are the same.
+Original file test.json, a list; hub rows are the same, but come from a script, which datasets ≥ 4 refuses.
 
     {"id": 1, "conversation": ["A: When does the film start?", "B: At eight. We still have <MASK>."],
      "correct1": "half an hour", "correct2": "30 minutes", "incorrect1": "eight years",
      "incorrect1_rule": "Rule 1", "incorrect2": "nine seconds", "incorrect2_rule": "Rule 3"}
 
-A question has two right and two wrong options, and is graded by the authors with both; the view here has one right
-letter, as the `choice` grader wants: correct1 (what the dialogue really said) and the two wrong ones, in an order fixed
-by the dialogue's hash. correct2, "_none_" in some rows, stays in `meta["also_correct"]`.
+The authors grade with two right and two wrong options; here the options are correct1 (what the dialogue really said)
+and the wrong ones, in an order fixed by the dialogue's hash. correct2, if not "_none_", is `meta["also_correct"]`.
 """
 
 from ..base import REAL, Row, Source, fields, hash_split, normalise, shuffled_choices
@@ -35,5 +31,4 @@ SOURCE = Source(
     grader="choice", published="1,446 test (342 of them with one right option)", to_problem=to_problem, tested=REAL,
     assign=hash_split(0.5, of=lambda problem: problem["context"]),
     rule="published as test only; dialogues are halved by their hash",
-    raw="https://raw.githubusercontent.com/google-research-datasets/TimeDial/main", parts={"test": ["test.json"]},
-)  # fmt: skip
+    raw="https://raw.githubusercontent.com/google-research-datasets/TimeDial/main", parts={"test": ["test.json"]})  # fmt: skip
