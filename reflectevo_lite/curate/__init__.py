@@ -1,8 +1,7 @@
 """Rollouts sorted into what is trained on: D+, D±, D^pref and their controls; the judges; the gain of a reflection.
 
 Comes in: rollouts, an engine that scores or answers, and a judge's name. Goes out: rows of training sets
-(`write_curated`, `d_plus`, …), the examples that TRL trains on (`examples`, by the forms in `FORMS`), and tables.
-"""
+(`write_curated`, `d_plus`, …), the examples that TRL trains on (`examples`, by the forms in `FORMS`), and tables."""
 
 from .agreement import agreement
 from .cache import Cache

@@ -1,7 +1,6 @@
 """The gain of a reflection: how much likelier it makes the gold answer. And does that foretell whether it helps?
 
-All tables here are made from one frame of reflections, `gain_table`. Intervals resample problems.
-"""
+All tables here are made from one frame of reflections, `gain_table`. Intervals resample problems."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +15,13 @@ from .agreement import interval, resampled_counts
 from .cache import Cache, scores
 from .examples import gold_answer
 
-
 Item = tuple[Rollout, Reflection]
 
 
 def gain(engine: TransformersEngine, items: Sequence[Item], cache: Cache | None = None) -> list[float]:
     """The gain of each reflection: log p(gold answer | q, attempt, r) − log p(gold answer | q, attempt), in nats.
 
-    The gold answer is scored right after a prompt that asks for the bare answer, so gain is as good as the model's
-    answers without written steps; `gain_auc` measures how good that is.
+    It is as good as the model's answers without written steps, which are scored; `gain_auc` measures how good that is.
     """
     asked = [(row, reflection["text"]) for row, reflection in items] + [(row, None) for row, _ in items]
     found = score_gold(engine, asked, cache)
@@ -113,10 +110,8 @@ def _across(frame: pd.DataFrame, seed: int, resamples: int) -> tuple[float, floa
 
 
 def _within(frame: pd.DataFrame, seed: int, resamples: int) -> tuple[Any, ...]:
-    """Number of pairs on one attempt, the share in which the reflection that helped has the larger gain, its interval.
-
-    By Mann and Whitney's U within the attempt: rank sum of the h that helped − h(h + 1)/2; ties count half.
-    """
+    """Number of pairs on one attempt, the share in which the reflection that helped has the larger gain, its interval:
+    by Mann and Whitney's U within the attempt (rank sum of the h that helped − h(h + 1)/2; ties count half)."""
     ranks = (frame.groupby("id")["gain"].rank() * frame["corrected"]).groupby(frame["id"]).sum()
     helped, size = (frame.groupby("id")["corrected"].agg(how) for how in ("sum", "size"))
     attempts = np.stack([ranks - helped * (helped + 1) / 2, helped * (size - helped)], axis=1).astype(float)

@@ -48,10 +48,8 @@ Judge = Callable[[Sequence[Pair]], list[float]]  # one preference per pair: abov
 
 
 def write_curated(rollouts: Iterable[Rollout], directory: str | Path, judge: Judge, *, seed: int = 0) -> dict[str, int]:
-    """Write d_plus, d_pm, d_pref and unfiltered.jsonl to `directory`; returns how many rows each holds.
-
-    Goes through `rollouts` several times (a list, or `store.Rows`) with one row in memory at a time.
-    """
+    """Write d_plus, d_pm, d_pref and unfiltered.jsonl to `directory`; returns how many rows each holds. Goes through
+    `rollouts` several times (a list, or `store.Rows`) with one row in memory at a time."""
     sets = {"d_plus": d_plus(rollouts), "d_pm": d_pm(rollouts, seed=seed), "d_pref": d_pref(rollouts, judge, seed=seed)}
     counts = {name: store.write_jsonl(Path(directory) / f"{name}.jsonl", rows) for name, rows in sets.items()}
     control = unfiltered(rollouts, counts["d_plus"], seed)
@@ -92,10 +90,8 @@ def both_helped(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 2, seed
 
 
 def unfiltered(rollouts: Iterable[Rollout], n: int, seed: int = 0) -> Iterator[PlusRow]:
-    """`n` reflections drawn at random, whatever their second turn; fewer if there are fewer.
-
-    Goes through `rollouts` twice: once to count, once to draw (selection sampling; Knuth, TAOCP 2, 3.4.2, algorithm S).
-    """
+    """`n` reflections (or all, if fewer) drawn at random, whatever their second turn. Goes through `rollouts` twice, to
+    count and to draw (selection sampling; Knuth, TAOCP 2, 3.4.2, algorithm S)."""
     rng, left = random.Random(f"unfiltered/{seed}"), sum(len(_distinct(r)) for r in rollouts)
     for r in rollouts:
         for reflection in _distinct(r):

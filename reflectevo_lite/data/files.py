@@ -29,7 +29,7 @@ class SourceMissing(FileNotFoundError):
 
 
 def rows_of(source: Source, part: str = "", data_dir: str | Path | None = None) -> Indexed:
-    """(index, published row) of one part, or of all pooled for "". SourceMissing; ValueError for an unreadable file."""
+    """(index, published row) of one part, or of all pooled for "". Raises SourceMissing; ValueError for a bad file."""
     parts = [part] if part else list(source.parts)  # the first of a pooled set is the whole
     for root in filter(None, (data_dir, store.cache_dir())):
         found = {name: local_rows(source, name, Path(root)) for name in parts}

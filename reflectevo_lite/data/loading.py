@@ -85,16 +85,12 @@ def sources_markdown() -> str:
     for name, one in {source.pattern or source.name: source for source in SOURCES.values()}.items():
         home = one.url.split("/tree/")[0] if one.pattern else one.url
         rows.append((name, home, one.hub, one.licence, one.published, one.rule, one.grader, one.tested))
-    rule = "by the question's hash"
-    rows.append(
-        ("synthetic[:<family>]", "this package", "", "Apache-2.0", "unlimited", rule, "exact, choice", "as it is")
-    )
+    rule, here = "by the question's hash", "this package"
+    rows.append(("synthetic[:<family>]", here, "", "Apache-2.0", "unlimited", rule, "exact, choice", "as it is"))
     rule = f"{{split}} in the path, else meta.split, else {rule}"
     rows.append(("jsonl:PATH", "your file", "", "yours", "yours", rule, "any", "invented rows, good and bad"))
-    lines = [
-        "| source | from | licence | rows as published | train and test | grader | tested with |",
-        "|---" * 7 + "|",
-    ]
+    heads = "source", "from", "licence", "rows as published", "train and test", "grader", "tested with"
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, origin, hub, *cells in rows:
         place = f"[origin]({origin})" if origin.startswith("https://") else origin
         place = (f"hub [{hub}](https://huggingface.co/datasets/{hub}), " if hub else "") + place

@@ -53,19 +53,19 @@ class Transcripts:
         if "problem" in stored:
             return row | _texts(stored["problem"], stored["turn1"], stored["reflections"], row["part"])
         only = {"text": stored["reflection"], "turn2": {"completion": stored["turn2"]}}
-        return row | _texts(self._question(row["id"]), self._attempt(stored), [only], 0)
+        return row | _texts(*self._asked(stored), [only], 0)
 
     def _open(self, file: str) -> Sequence[dict[str, Any]]:
         path = self.run.directory / file
         self._files[file] = store.Rows(path) if path.exists() else []
         return self._files[file]
 
-    def _question(self, id: str) -> dict[str, Any] | None:
-        return self._tested[self._place_of[id]] if self._tested and id in self._place_of else None
-
-    def _attempt(self, row: dict[str, Any]) -> dict[str, Any]:
-        place = self._place_of.get(row["id"], len(self._first))
-        return self._first[place] if place < len(self._first) else {"completion": row.get("turn1") or ""}
+    def _asked(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """Problem (None: not kept) and first attempt of an eval row."""
+        place = self._place_of.get(row["id"])
+        problem = self._tested[place] if self._tested and place is not None else None
+        kept = place is not None and place < len(self._first)
+        return problem, self._first[place] if kept else {"completion": row.get("turn1") or ""}
 
     def _held_out(self, evals: dict[Evaluation, str]) -> Iterator[tuple]:
         labels: dict[str, str] = {}
@@ -73,7 +73,7 @@ class Transcripts:
             for place, row in enumerate(self._open(file)):
                 id, right = row["id"], row["turn1_correct"]
                 if not right and id not in labels:
-                    labels[id] = _class(self._question(id), self._attempt(row))
+                    labels[id] = _class(*self._asked(row))
                 outcome = transcripts.outcome_of(right, row["turn2_correct"])
                 told = ("generic" if row["reflection"] else NOTHING, NOTHING if right else labels[id], row["tokens"])
                 yield id, row["task"], found.stem, outcome, *told, file, place, 0

@@ -67,8 +67,8 @@ def show(figure: Figure, run: store.Run, name: str) -> None:
     display(figure)
 
 
-def _label(axes: Axes, x: str, y: str, title: str) -> None:
-    axes.set(xlabel=x, ylabel=y)
+def _label(axes: Axes, x: str, y: str, title: str, **more: Any) -> None:
+    axes.set(xlabel=x, ylabel=y, **more)
     axes.set_title(title, loc="left")
 
 
@@ -163,10 +163,9 @@ def gain(curve: pd.DataFrame) -> Figure:
     n = int(curve["n"].sum())
     overall = (100 * curve["corrected"] * curve["n"]).sum() / max(1, n)
     axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all reflections, {overall:.1f} %")
-    axes.set_ylim(0, 100)
     axes.legend(fontsize=8, loc="upper left")
-    x = f"gain (nats), median of its quantile bin; n = {n:,}"
-    _label(axes, x, "led to a right second answer (%)", "Does the gain foretell whether a reflection helps?")
+    x, y = f"gain (nats), median of its quantile bin; n = {n:,}", "led to a right second answer (%)"
+    _label(axes, x, y, "Does the gain foretell whether a reflection helps?", ylim=(0, 100))
     return figure
 
 
@@ -194,8 +193,8 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
     frame, panels = curves[curves["kind"] == kind], PANELS[kind]
     if frame.empty:
         figure, axes = _figure(7.5, 1)
-        axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
         axes.set_axis_off()
+        axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
         return figure
     known = {name: t.label for name, t in evaluate.TRAININGS.items()}
     names = {name: known.get(name) or evaluate.label(name) for name in frame["adapter"]}
@@ -217,8 +216,8 @@ def pretraining(history: list[dict[str, float]]) -> Figure:
     """Loss of `embedded.pretrain` against tokens seen, smoothed over 20 steps."""
     frame, (figure, axes) = pd.DataFrame(history), _figure(7.5, 3.2)
     axes.plot(frame["tokens"] / 1e6, frame["loss"].rolling(20, min_periods=1).mean(), color=BLUE)
-    axes.set_yscale("log")
-    _label(axes, "tokens seen (millions)", "loss (nats per trained token)", "Pre-training of the embedded model")
+    unit, title = "loss (nats per trained token)", "Pre-training of the embedded model"
+    _label(axes, "tokens seen (millions)", unit, title, yscale="log")
     return figure
 
 
@@ -302,9 +301,9 @@ def turns(frame: pd.DataFrame) -> Figure:
     for name, some in frame.groupby("setting", sort=False):
         for axes, x in zip(both, ("turn", "spent"), strict=True):
             _curve(axes, some[x], some, "accuracy", capsize=3, lw=1.6, label=name, color=colours[name])
-    both[0].set_xticks(sorted(frame["turn"].unique()))
     both[0].legend(fontsize=8)
-    _label(both[0], "turn", f"accuracy (%), n = {_n(frame['n'])}", "Further turns")
+    xticks = sorted(frame["turn"].unique())
+    _label(both[0], "turn", f"accuracy (%), n = {_n(frame['n'])}", "Further turns", xticks=xticks)
     _label(both[1], "tokens spent after turn 1, per question", "", "What they cost")
     return figure
 
@@ -316,11 +315,9 @@ def rounds(frame: pd.DataFrame) -> Figure:
     _curve(left, frame["round"], frame, "acc_t2", color=GREEN, capsize=4, label="Acc@t2")
     left.legend(fontsize=8)
     right.plot(frame["round"], 100 * frame["corrected"], color=BLUE, marker="o")
-    right.set_ylim(0, 100)
-    for axes in (left, right):
-        axes.set_xticks(list(frame["round"]))
-    _label(left, "round (0: prompted base)", "accuracy (%)", "Held-out accuracy, 95 % intervals")
-    _label(right, "round", "reflections that helped (%)", "Yield of each round's rollouts")
+    xticks, told = list(frame["round"]), "Yield of each round's rollouts"
+    _label(left, "round (0: prompted base)", "accuracy (%)", "Held-out accuracy, 95 % intervals", xticks=xticks)
+    _label(right, "round", "reflections that helped (%)", told, xticks=xticks, ylim=(0, 100))
     return figure
 
 
@@ -332,8 +329,7 @@ def collapse(frame: pd.DataFrame) -> Figure:
     for axes, columns in ((left, varied), (right, same)):
         for (column, name), style in zip(columns.items(), ("o-", "s--", "^:"), strict=False):
             axes.plot(frame["round"], 100 * frame[column], style, label=name)
-        axes.set_ylim(0, 100)
-        axes.set_xticks(list(frame["round"]))
+        axes.set(ylim=(0, 100), xticks=list(frame["round"]))
         axes.legend(fontsize=8)
     lengths = " → ".join(f"{words:.0f}" for words in frame["words"])
     _label(left, "round", f"share (%), {_n(frame['reflections'])} reflections a round", "Variety and yield")
@@ -386,10 +382,9 @@ def localisation(frame: pd.DataFrame) -> Figure:
     axes.vlines(100 * frame["chance"], at - 0.35, at + 0.4, color="black", lw=1.5, label="a place at random")
     axes.set_yticks(at, frame["setting"])
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
     _legend_below(axes, 3, 0.4)
     told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
-    _label(axes, told, "", "Does the reflection find the mistake?")
+    _label(axes, told, "", "Does the reflection find the mistake?", xlim=(0, 100))
     return figure
 
 

@@ -151,7 +151,7 @@ def sample(frame: pd.DataFrame, settings: list[str], n: int, seed: int) -> list[
     groups = []
     for outcome in OUTCOMES:
         wanted = (frame["setting"] == settings[outcome == "broken"]) & (frame["outcome"] == outcome)
-        rows = [int(i) for i in wanted.to_numpy().nonzero()[0]]
+        rows = wanted.to_numpy().nonzero()[0].tolist()
         groups.append(random.Random(f"report/{seed}/{outcome}").sample(rows, min(n, len(rows))))
     return [group[i] for i in range(n) for group in groups if i < len(group)][:n]
 

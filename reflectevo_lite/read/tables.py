@@ -114,22 +114,16 @@ def verdicts(metrics: Row) -> list[str]:
 
 def _verdict(made: Sequence[Row], one: Evaluation) -> str | None:
     kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
-    for c in made:
-        if c["a"] == one.stem:
-            kind = "not told apart from" if not c["significant"] else "better than" if c["diff"] > 0 else "worse than"
-            diff, low, high = _percent(c["diff"], c["ci"])
-            kinds[kind].append(f"{_other(one, Evaluation.parse(c['b']))} {diff:+.1f} [{low:+.1f}, {high:+.1f}]")
+    for c in (c for c in made if c["a"] == one.stem):
+        kind = "not told apart from" if not c["significant"] else "better than" if c["diff"] > 0 else "worse than"
+        other, (diff, low, high) = Evaluation.parse(c["b"]), _percent(c["diff"], c["ci"])
+        name = evaluate.label(other.setting, other.control)
+        if other.control:  # the prompted baseline's need no name before them
+            name = "its own " * (other.setting == one.setting) + name.rpartition(" · ")[2]
+        kinds[kind].append(f"{name} {diff:+.1f} [{low:+.1f}, {high:+.1f}]")
     parts = [f"*{kind}* {', '.join(items)}" for kind, items in kinds.items() if items]
     told_nothing = ", told nothing," * (one.mode != "oracle")
     return f"**{evaluate.label(one.setting)}**{told_nothing} is {'; '.join(parts)}." if parts else None
-
-
-def _other(one: Evaluation, other: Evaluation) -> str:
-    """What a setting is compared with, briefly: controls of the prompted baseline need no name before them."""
-    if other.control is None:
-        return evaluate.label(other.setting)
-    control = evaluate.label(other.setting, other.control).rpartition(" · ")[2]
-    return f"its own {control}" if other.setting == one.setting else control
 
 
 def modes(metrics: Row) -> pd.DataFrame:

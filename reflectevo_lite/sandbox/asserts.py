@@ -38,8 +38,7 @@ def read_asserts(test: str) -> Iterator[Assert]:
 
 def same(wire: Any, want: Any) -> bool:
     """Whether a value as it travels equals `want`, as == says. Builds no more than one number or string: a set or dict
-    of hostile members (with colliding hashes) can take minutes to build.
-    """
+    of hostile members (with colliding hashes) can take minutes to build."""
     try:
         tagged = wire if isinstance(wire, dict) else {"list" if isinstance(wire, list) else "": wire}
         ((kind, body),) = tagged.items()

@@ -1,12 +1,11 @@
 """The child's side of `sandbox`: locks itself in, runs one program, answers with typed values.
 
 `parent.py` starts this file as a script and gives it a job (marshal, on standard input). The first line of the answer
-names the layers that hold and is written before the program begins; nothing after it is trusted. So nothing here guards
-its own names against the program: a forged answer is worth no more than a returned value, and the expected values never
-get here.
+names the layers that hold and is written before the program begins; nothing after it is trusted, so nothing here guards
+its own names against the program: a forged answer is worth no more than a returned value.
 
-A value travels as JSON: null, true, numbers, strings and lists as themselves, all else as {kind: body} with the kinds
-of `decode`. It is written by hand, for importing json would double the time it takes to start.
+A value travels as JSON, all but null, true, numbers, strings and lists as {kind: body} with the kinds of `decode`. It is
+written by hand, for importing json would double the time it takes to start.
 """
 
 import codecs
@@ -15,8 +14,8 @@ import os
 import sys
 from _json import encode_basestring_ascii as quote
 
-# Modules that may be imported for the program before it is locked in (afterwards no file opens). Missing is what acts on
-# import or needs a display: antigravity, ensurepip, idlelib, test, tkinter, turtle, venv …
+# May be imported for the program before it is locked in (afterwards no file opens): none acts on import (antigravity,
+# ensurepip, idlelib, test, venv …) or needs a display (tkinter, turtle).
 _SAFE = """
 __future__ abc argparse array ast asyncio base64 binascii bisect builtins calendar cmath codecs collections colorsys
 concurrent contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib dis email encodings
@@ -49,19 +48,13 @@ def decode(wire):
     return DECODERS[kind](body)
 
 
-def _fraction(body):
-    import fractions
-
-    above, below = body  # two, for of one string like 1e999999999 it would work out the number
-    return fractions.Fraction(above, below)
-
-
 DECODERS = {
     "int": lambda body: int(body, 16),
     "complex": lambda body: complex(*body),
     "bytes": lambda body: body.encode("latin-1"),
     "decimal.Decimal": lambda body: __import__("decimal").Decimal(body),
-    "fractions.Fraction": _fraction,
+    # no string like 1e999999999, of which it would work out the number, is taken with a denominator
+    "fractions.Fraction": lambda body: __import__("fractions").Fraction(body[0], 1) / body[1],
     "tuple": lambda body: tuple(decode(x) for x in body),
     "set": lambda body: {decode(x) for x in body},
     "frozenset": lambda body: frozenset(decode(x) for x in body),
@@ -276,13 +269,6 @@ def answers(job, given):
         yield f'["error",{quote(describe(e))}]'
 
 
-def values_given(job):
-    """Names for a job that judges: the values that a program before it returned, and modules for asserts."""
-    import json
-
-    return {"given": decode(json.loads(job["given"])), **{name: __import__(name) for name in job["modules"]}}
-
-
 def describe(error):
     """Type and text of an exception, which may be hostile, in at most MAX_ERROR characters."""
     try:
@@ -292,9 +278,8 @@ def describe(error):
 
 
 def send(channel, line):
-    """Write a line whole; a pipe takes it in pieces."""
     data = line.encode() + b"\n"
-    while data:
+    while data:  # a pipe takes it in pieces
         data = data[os.write(channel, data) :]
 
 
@@ -309,7 +294,10 @@ def main():
     # what needs a file comes before the locks; as another user not even the interpreter's may be reachable
     for name in ("ctypes", *names_needed(job["code"]), *names_needed(job["setup"])):
         preload(name)
-    given = values_given(job) if job["given"] else {}
+    given = {}
+    if job["given"]:  # it judges: the values that a program before it returned, and modules for asserts
+        given = {name: __import__(name) for name in job["modules"]}
+        given["given"] = decode(__import__("json").loads(job["given"]))
     held = lock(job)
     send(channel, "[" + ",".join(f'"{name}"' for name in held) + "]")
     if set(job["required"]) <= set(held):

@@ -5,21 +5,17 @@
 
 *No forged verdict.* The test above is taken apart here: the program's process gets `add(1, 2)` and sends back a typed
 value; this process compares it with the 3, which the other never saw. What stands around a call (`not`, `in`, `set(…)`,
-`math.isclose(…)`) is evaluated on the plain values, in a second locked process that never held the program. There is no
-result to steal, patch or print: to pass is to return the values.
+`math.isclose(…)`) is evaluated in a second locked process that never held the program. To pass is to return the values.
 
 *No danger.* A fresh interpreter per check: clean environment, temporary working directory, own session, killed as a
-group; limits on memory, processor time, file size and descriptors; a cap on the answer; as root a user id of its own;
-Landlock without any right; a seccomp filter that allows some 45 system calls (memory, clocks, threads, descriptors
-already open) and refuses all others, so that nothing is opened, connected, started or signalled. What the program
-imports from the standard library is imported before. `level` tries all that once per process and tells what holds.
+group; limits on memory, processor time, file size, descriptors and the answer; as root a user id of its own; Landlock
+without any right; a seccomp filter that allows some 45 system calls, so that nothing is opened, connected, started or
+signalled. What the program imports is imported before. `level` tries all that once per process and tells what holds.
 
 What this does NOT stop:
 - bugs in the kernel, and in the interpreter's parser, which reads the program before it is locked in;
-- side channels of the hardware, and timing;
-- the use of the processors and of 1 GiB of memory until the time is up: a verdict near the time limit depends on what
-  else the machine does, and several checks at a time need memory for each;
-- a program that knows a test's arguments and answers them by rote;
+- side channels of the hardware, and timing; a program that knows a test's arguments and answers them by rote;
+- use of the processors and of 1 GiB per check until the time is up: a verdict near it depends on the machine's load;
 - at a weak level, whatever `level` names, and processes that outlive the check.
 Programs that need files, sockets, subprocesses, or packages beyond the standard library fail here. So does all code
 outside Linux on x86_64 and aarch64, and if the kernel refuses: `run_tests` raises `SandboxError`.
@@ -73,13 +69,9 @@ class Verdict(NamedTuple):
 
 
 def run_tests(code: str, tests: Sequence[str], *, setup: str = "", timeout_s: float = 10.0) -> Verdict:
-    """Runs a program and judges it by assert statements.
+    """Runs a program, then `setup` (MBPP's test_setup_code), and judges by the assert statements in `tests`.
 
-    code, setup: Python source; the setup (MBPP's test_setup_code) runs after the program, beside it.
-    tests: sources, each of one or more assert statements; all must hold.
-    timeout_s: wall-clock seconds for start, program and calls together; for asserts that are more than
-        `call == literal`, as long again at most.
-
+    `timeout_s`: wall-clock seconds for start, program and calls; for asserts other than `call == literal`, as long again.
     Raises SandboxError if the code may not be run (ALLOW_WEAK_SANDBOX=1 in the environment runs it even if `level`
     names kinds that are not contained), ValueError for tests that cannot be judged: none at all, statements other than
     asserts, a call that depends on a lambda or comparing loop.
@@ -102,10 +94,8 @@ def run_tests(code: str, tests: Sequence[str], *, setup: str = "", timeout_s: fl
 
 
 def level() -> str:
-    """What contains a program here: "uid+seccomp", or "…; not contained: network, disk" with names of KINDS.
-
-    Asked of a program that tries each kind, once per process (50 ms). Outside Linux nothing is contained.
-    """
+    """What contains a program here: "uid+seccomp", or "…; not contained: network, disk" with names of KINDS. Asked of a
+    program that tries each kind, once per process (50 ms). Outside Linux nothing is contained."""
     held, leaks = _probed()
     return ("+".join(held) or "limits only") + (f"; not contained: {', '.join(leaks)}" if leaks else "")
 
@@ -147,7 +137,9 @@ def _values(job, layers, timeout_s):
 def _ask(job, timeout_s):
     """Run a job in a process of its own. Returns the whole lines of its answer and what ended it, or ""."""
     job = {"code": "", "setup": "", "given": "", "modules": MODULES, "memory": MEMORY, "filter": make_filter(), **job}
-    job |= {"cpu_s": math.ceil(timeout_s) + 1, "parent": os.getpid(), "uid": _new_uid()}
+    # a user id that no other check has at the same time, so that neither limits nor signals are shared
+    uid = 0x50000000 + os.getpid() % 0x10000 * 0x1000 + next(_checks) % 0x1000
+    job |= {"cpu_s": math.ceil(timeout_s) + 1, "parent": os.getpid(), "uid": uid}
     deadline = time.monotonic() + timeout_s
     with contextlib.ExitStack() as stack:
         directory = tempfile.mkdtemp(prefix="reflectevo-")
@@ -160,22 +152,13 @@ def _ask(job, timeout_s):
 
 
 def _start(job, directory):
-    # -I is -E -P -s. Here -E is left out: the environment is made below, and PYTHONHASHSEED fixes the order of sets of
-    # strings, so that a program gets the same verdict each time.
     command = [sys.executable, "-s", "-P", "-S", "-B", "-W", "ignore", "-X", "utf8", str(CHILD)]
-    # Some clusters' Python does not start without LD_LIBRARY_PATH.
-    environment = {"PYTHONHASHSEED": "0"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
+    # -I but for its -E: PYTHONHASHSEED fixes the order of sets of strings; some clusters' Python needs LD_LIBRARY_PATH.
+    env = {"PYTHONHASHSEED": "0"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
     with os.fdopen(os.memfd_create("job"), "w+b") as f:  # unlike a pipe it never blocks the writer
         marshal.dump(job, f)
         f.seek(0)
-        return Popen(
-            command, stdin=f, stdout=PIPE, stderr=DEVNULL, cwd=directory, env=environment, start_new_session=True
-        )
-
-
-def _new_uid():
-    """A user id that no other check has at the same time, so that neither limits nor signals are shared."""
-    return 0x50000000 + os.getpid() % 0x10000 * 0x1000 + next(_checks) % 0x1000
+        return Popen(command, stdin=f, stdout=PIPE, stderr=DEVNULL, cwd=directory, env=env, start_new_session=True)
 
 
 def _read(fd, deadline):
@@ -261,14 +244,11 @@ def _probed():
 
 
 def _layers():
-    """The layers that every check must have. SandboxError if they do not do and weakness is not allowed."""
+    """The layers that every check must have. Raises SandboxError if they do not suffice."""
     if not sys.platform.startswith("linux"):
-        raise SandboxError(
-            f"model-written code runs on Linux only (Colab, a container, WSL 2), not on {platform.system()}"
-        )
+        raise SandboxError(f"model code runs on Linux only (Colab, a container, WSL 2), not on {platform.system()}")
     held, leaks = _probed()
     if leaks and os.environ.get("ALLOW_WEAK_SANDBOX") != "1":
-        raise SandboxError(
-            f"model code is not run: this machine cannot contain {', '.join(leaks)} (ALLOW_WEAK_SANDBOX=1 runs it anyway)"
-        )
+        remedy = "ALLOW_WEAK_SANDBOX=1 runs it anyway"
+        raise SandboxError(f"model code is not run: this machine cannot contain {', '.join(leaks)} ({remedy})")
     return held

@@ -22,9 +22,9 @@ CLONE, CLONE3 = (56, 220), (435, 435)
 def make_filter() -> bytes:
     """The seccomp filter (struct sock_filter of linux/filter.h) for this machine; empty if there is no table for it.
 
+    Of clone only threads are left. clone3 hides its flags from a filter, so it is said not to exist, and the C library
+    takes clone. Another architecture's calls kill; x32 calls have numbers of their own.
     Source: https://man7.org/linux/man-pages/man2/seccomp.2.html.
-    Of clone only threads are left. clone3 hides its flags from a filter and is said not to exist, upon which the C
-    library takes clone. Calls in another architecture's way kill; x32 calls have numbers of their own.
     """
     column, arch = MACHINES.get(platform.machine(), (None, None))
     if column is None or sys.maxsize < 2**32 or sys.byteorder != "little":

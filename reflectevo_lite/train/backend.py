@@ -59,9 +59,7 @@ def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
 
 
 LEARNED = frozenset(  # arguments that decide what is learned
-    "learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm num_train_epochs max_steps seed data_seed "
-    "per_device_train_batch_size gradient_accumulation_steps max_length packing beta loss_type epsilon_high optim "
-    "num_generations completion_only_loss".split()
+    ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs", "max_steps", "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "packing", "beta", "loss_type", "epsilon_high", "optim", "num_generations", "completion_only_loss"]
 )
 
 

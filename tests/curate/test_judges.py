@@ -119,7 +119,8 @@ def test_readers_see_neither_gold_nor_second_answers(pairs):
     assert pairs[0].rollout["turn1"]["completion"] in reader.asked[0][0]["content"]
 
 
-def test_an_interrupted_judge_pays_for_no_answer_twice(pairs, tmp_path):
+def test_an_interrupted_judge_pays_for_no_answer_twice(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(judges, "BATCH", 3)
     path, straight = tmp_path / "judge.jsonl", Reader(longer)
     wanted = read(straight, pairs)
     broken = Reader(longer)

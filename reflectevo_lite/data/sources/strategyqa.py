@@ -21,4 +21,5 @@ SOURCE = Source(
     rule="all copies pooled; a quarter is test by the question's hash",
     hub="ChilleD/StrategyQA", hub_parts=["train", "test"],
     get="https://storage.googleapis.com/ai2i/strategyqa/data/strategyqa_dataset.zip",
-    parts={"all": ["strategyqa_train.json"], "train": ["train.json"], "dev": ["dev.json"], "test": ["test.json"]})  # fmt: skip
+    parts={"all": ["strategyqa_train.json"], "train": ["train.json"], "dev": ["dev.json"],
+           "test": ["test.json"]})  # fmt: skip

@@ -31,4 +31,5 @@ SOURCE = Source(
     grader="choice", published="1,446 test (342 of them with one right option)", to_problem=to_problem, tested=REAL,
     assign=hash_split(0.5, of=lambda problem: problem["context"]),
     rule="published as test only; dialogues are halved by their hash",
-    raw="https://raw.githubusercontent.com/google-research-datasets/TimeDial/main", parts={"test": ["test.json"]})  # fmt: skip
+    raw="https://raw.githubusercontent.com/google-research-datasets/TimeDial/main",
+    parts={"test": ["test.json"]})  # fmt: skip
