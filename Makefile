@@ -20,6 +20,7 @@ run: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 lab: $(INSTALLED)
@@ -28,10 +29,10 @@ lab: $(INSTALLED)
 reference: $(INSTALLED)
 	mkdir -p artifacts/reference/seeds
 	set -e; for seed in $(SEEDS); do \
-	  $(BIN)/reflectevo run params/tiny_cpu.yaml -p seed $$seed -p run_dir artifacts/seed_$$seed -p transfer false; \
+	  $(BIN)/reflectevo run params/tiny_cpu.yaml -p seed $$seed -p run_dir artifacts/seed_$$seed; \
 	  cp artifacts/seed_$$seed/metrics.json artifacts/reference/seeds/seed_$$seed.json; done
 	$(BIN)/reflectevo run params/tiny_cpu.yaml -p run_dir artifacts/reference/tiny_cpu --force \
-	  -p other_seeds '[$(foreach seed,$(SEEDS),artifacts/reference/seeds/seed_$(seed).json,)]'
+	  --with grpo,resampling,transfer,gain -p other_seeds '[$(foreach seed,$(SEEDS),artifacts/reference/seeds/seed_$(seed).json,)]'
 	cd artifacts/reference/tiny_cpu && sed -i 's#$(CURDIR)/##g' *.yaml *.json *.html notebooks/*.ipynb && \
 	  $(abspath $(BIN))/python -m zipfile -c rows.zip data rollouts curated rounds evals
 

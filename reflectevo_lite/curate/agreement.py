@@ -46,8 +46,8 @@ def kappa(tables: np.ndarray) -> np.ndarray:
 
 
 def resampled_counts(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """How often each of `n` problems is drawn in each resample, in blocks of (≤ resamples) × n: a cluster bootstrap, for
-    rows of one problem depend on each other (Davison & Hinkley 1997, section 3.8)."""
+    """How often each of `n` problems is drawn in each resample, in blocks of (≤ resamples) × n: a cluster bootstrap,
+    for rows of one problem depend on each other (Davison & Hinkley 1997, section 3.8)."""
     rng, block = np.random.default_rng(seed), max(1, 1_000_000 // n)
     for start in range(0, resamples, block):
         yield rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))

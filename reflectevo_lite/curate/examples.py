@@ -1,6 +1,6 @@
 """Rows of a training set as the examples that TRL trains on: one function for each form, a row in, an example out.
 
-The reflection prompt is the generic one of test time; `instruction` names the one that a reflection was sampled under."""
+The reflection prompt is the generic one of test time; `instruction` names the one a reflection was sampled under."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -64,8 +64,8 @@ def gain_auc(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> p
 
 
 def gain_reliability(frame: pd.DataFrame, *, bins: int = 8) -> pd.DataFrame:
-    """Share of reflections that helped, by quantile of the gain: gain (the bin's median), n, corrected, and Wilson's 95 %
-    interval low, high. Equal gains stay in one bin, so there may be fewer than `bins`."""
+    """Share of reflections that helped, by quantile of the gain: gain (the bin's median), n, corrected, and Wilson's
+    95 % interval low, high. Equal gains stay in one bin, so there may be fewer than `bins`."""
     from scipy.stats import binomtest
 
     edges = np.unique(frame["gain"].quantile(np.linspace(0, 1, bins + 1)[1:-1]))

@@ -64,8 +64,8 @@ def self_judge(engine: TransformersEngine, cache: Cache | None, pairs: Sequence[
 def server_judge(
     engine: Engine, cache: Cache, pairs: Sequence[Pair], *, price: Price | None = None, max_usd: float | None = None
 ) -> list[float]:
-    """The preference (±1) of a model that compares two reflections in words. Prints what it may cost, then asks greedily;
-    an interruption loses at most BATCH answers. Raises ValueError if the estimate exceeds `max_usd`."""
+    """The preference (±1) of a model that compares two reflections in words. Prints what it may cost, then asks
+    greedily; an interruption loses at most BATCH answers. Raises ValueError if the estimate exceeds `max_usd`."""
     conversations = _both_orders(pairs, letter_only=False)
     keys = [key(engine.name, ANSWER_TOKENS, c) for c in conversations]
     new = {k: c for k, c in zip(keys, conversations, strict=True) if k not in cache.values}
@@ -94,8 +94,8 @@ JUDGES: dict[str, Callable[..., list[float]]] = {"gain": gain_judge, "self": sel
 
 
 def parse_verdict(text: str) -> float | None:
-    """1 for A, −1 for B, 0 for a tie, from the last "Verdict: …" in a judge's answer, with the usual decoration, or from
-    an answer that is nothing but the letter; None if there is none."""
+    """1 for A, −1 for B, 0 for a tie, from the last "Verdict: …" in a judge's answer, with the usual decoration, or
+    from an answer that is nothing but the letter; None if there is none."""
     text = text.rpartition("</think>")[2].partition("<think>")[0]  # thoughts are no verdict, finished or cut short
     plain = re.sub(r"\\(?:boxed|text|textbf|mathrm)\b|[*_`\"'#(){}\[\]$]", "", text).strip()
     found = [*_VERDICT.finditer(plain)] or [m for m in [_LETTER.fullmatch(plain.rpartition("\n")[2].strip())] if m]

@@ -33,39 +33,39 @@ def device() -> str:
     """The GPUs and their free memory, or why there are none; CPUs."""
     import torch
 
+    cuda, cpus = f"CUDA {torch.version.cuda}", f"{os.cpu_count()} CPUs"
     if not torch.cuda.is_available():
-        built = f"torch is built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPUs only'}"
-        return f"no GPU ({built}), {os.cpu_count()} CPUs"
+        return f"no GPU (torch is built for {cuda if torch.version.cuda else 'CPUs only'}), {cpus}"
     cards = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     free, total = (size / generate.GIB for size in torch.cuda.mem_get_info())
-    return f"{cards}; {free:.1f} of {total:.1f} GiB free; CUDA {torch.version.cuda}; {os.cpu_count()} CPUs"
+    return f"{cards}; {free:.1f} of {total:.1f} GiB free; {cuda}; {cpus}"
 
 
 def precision() -> str:
     """What models are loaded as with dtype "auto"."""
+    return generate.pick_dtype("auto", "cuda" if _has_cuda() else "cpu")
+
+
+def _has_cuda() -> bool:
     import torch
 
-    return generate.pick_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
+    return torch.cuda.is_available()
 
 
 def unsloth() -> str:
     """Whether Unsloth is used here, or why not. It is not imported: that takes a GPU's memory."""
-    import torch
-
     if importlib.util.find_spec("unsloth") is None:
         return f"not installed (plain transformers + PEFT train): {GET_GPU_EXTRAS}"
-    if not torch.cuda.is_available():
-        return f"{store.version('unsloth')}, not used: no CUDA device (backend: unsloth asks for its CPU backend)"
-    return f"{store.version('unsloth')}, used for training (backend: transformers switches it off)"
+    used = "used for training (backend: transformers switches it off)"
+    unused = "not used: no CUDA device (backend: unsloth asks for its CPU backend)"
+    return f"{store.version('unsloth')}, {used if _has_cuda() else unused}"
 
 
 def bitsandbytes() -> str:
     """Whether models can be loaded in 4 bits, or why not."""
-    import torch
-
     if importlib.util.find_spec("bitsandbytes") is None:
         return f"not installed (load_in_4bit is refused): {GET_GPU_EXTRAS}"
-    refused = "" if torch.cuda.is_available() else ", but no CUDA device: load_in_4bit is refused"
+    refused = "" if _has_cuda() else ", but no CUDA device: load_in_4bit is refused"
     return f"{store.version('bitsandbytes')}{refused}"
 
 

@@ -1,8 +1,7 @@
 """What a run will take: prompts, tokens, optimiser steps, GPU memory, time. Nothing is loaded.
 
-Work is counted from what the notebooks run from: the registry of settings and the run's parameters. What these cannot
-know (how many answers are wrong, how many reflections help) comes from `Assumed` shares, or from a run's own files
-(`Measured`): a test counts a finished run that way and finds its real numbers.
+Work is counted from the registry of settings and the run's parameters. What these cannot know (how many answers are
+wrong, how many reflections help) comes from `Assumed` shares, or from the files of a finished run (`Measured`).
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ from .memory import USABLE, Card, Setup
 from .params import ROLLOUTS, ROUNDS
 
 ROLLED_OUT = "rollouts/train.jsonl"
+Values = Mapping[str, Any]  # of every parameter of a run
 
 
-@dataclass(frozen=True)
+@dataclass
 class Assumed:
     """What a plan cannot know: shares in 0..1, lengths in tokens (defaults: means of the paper's data, rounded up)."""
 
@@ -53,7 +53,7 @@ class Measured(Assumed):
 
     def __init__(self, run: store.Run) -> None:
         super().__init__()
-        object.__setattr__(self, "run", run)
+        self.run = run
 
     def going(self, evaluation: Any, n: int, turn: int, folder: str = "evals") -> float:
         rows = self.run.read(folder, evaluation.file)
@@ -80,17 +80,14 @@ class Part(NamedTuple):
     dpo: bool = False
 
 
-# -- Counting ----------------------------------------------------------------------------------------------------------
-def count(values: Mapping[str, Any], stages: Sequence[str], facts: Assumed | None = None) -> list[Part]:
+def count(values: Values, stages: Sequence[str], facts: Assumed | None = None) -> list[Part]:
     """The parts of the stages' work, from a run's parameters (`Plan.values`)."""
     p, facts = SimpleNamespace(**values), facts or Assumed()
     p.pool = p.n_train * len(p.sources)
     p.n_rollout, p.test = min(p.n_rollout, p.pool), p.n_test * len(p.test_sources or p.sources)
     p.answer, p.reflection = min(facts.answer, p.max_new_tokens), min(facts.reflection, p.max_new_tokens)
     p.length = facts.prompt + p.answer + p.reflection  # of a training row: question, attempt, reflection
-    makers = {ROLLOUTS: _rollout_parts, ROUNDS: _round_parts}
-    found = [part for s in stages for maker in (makers.get(s), _setting_parts) if maker for part in maker(s, p, facts)]
-    return [part for part in found if part.prompts or part.rows]
+    return [part for stage in stages for part in _parts(stage, p, facts) if part.prompts or part.rows]
 
 
 def _generated(p: Any, stage: str, what: str, answers: float, reflections: float) -> Part:
@@ -103,15 +100,15 @@ def _rolled_out(p: Any, facts: Assumed, stage: str, file: str) -> Part:
     return _generated(p, stage, "rollouts", p.n_rollout + sampled, sampled)
 
 
-def _rollout_parts(stage: str, p: Any, facts: Assumed) -> Iterator[Part]:
-    yield _rolled_out(p, facts, stage, ROLLED_OUT)
-    yield _generated(p, stage, "first answers", p.test, 0)
-
-
-def _setting_parts(stage: str, p: Any, facts: Assumed) -> Iterator[Part]:
-    """Trainings and evaluations that the registry declares for a stage."""
+def _parts(stage: str, p: Any, facts: Assumed) -> Iterator[Part]:
+    """Rollouts or rounds, then the trainings and evaluations that the registry declares for a stage."""
     from .. import evaluate
 
+    if stage == ROLLOUTS:
+        yield _rolled_out(p, facts, stage, ROLLED_OUT)
+        yield _generated(p, stage, "first answers", p.test, 0)
+    if stage == ROUNDS:
+        yield from _round_parts(stage, p, facts)
     for t in evaluate.trainings(stage):
         failed = facts.failed(ROLLED_OUT, p.n_rollout)
         rows = {"qa": p.n_rollout, "reward": failed}.get(t.form)
@@ -121,10 +118,8 @@ def _setting_parts(stage: str, p: Any, facts: Assumed) -> Iterator[Part]:
 
 
 def _evaluated(p: Any, facts: Assumed, stage: str, setting: Any, n: int, folder: str = "evals") -> Part:
-    answers = reflections = 0.0
-    if setting.answers:
-        return _generated(p, stage, setting.label, n, 0)
-    for evaluation, turns in setting.evaluations(p.turns).items():
+    answers, reflections = n if setting.answers else 0, 0
+    for evaluation, turns in ({} if setting.answers else setting.evaluations(p.turns)).items():
         for turn in range(2, turns + 1):
             going = facts.going(evaluation, n, turn, folder)
             joined = setting.one_stage and evaluation.control is None  # reflection and answer in one completion
@@ -166,7 +161,6 @@ def _round_parts(stage: str, p: Any, facts: Assumed) -> Iterator[Part]:
         yield _evaluated(p, facts, stage, evaluate.round_setting(r), p.test)
 
 
-# -- The plan ----------------------------------------------------------------------------------------------------------
 class Estimate(NamedTuple):
     """A run's plan: its work, peak bytes by what needs them, seconds (None without a known card), remedies if too big."""
 
@@ -184,15 +178,14 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    values: Mapping[str, Any],
-    stages: Sequence[str] = store.STAGES,
-    *,
-    memory: float | None = None,
-    device: Card | None = None,
-    facts: Assumed | None = None,
-) -> Estimate:
+    values: Values, stages: Sequence[str] = store.STAGES, *,
+    memory: float | None = None, device: Card | None = None, facts: Assumed | None = None
+) -> Estimate:  # fmt: skip
     """Plan a run from its parameters. `memory` in GiB overrides the card's. Raises ValueError for a model of unknown size."""
-    setup = _setup(values, memory is not None or device is not None)
+    shape, checkpointing = shape_of(values["model"]), values["gradient_checkpointing"]
+    checkpointing = shape.parameters >= 1e9 if checkpointing is None else checkpointing
+    width, names = 4 if memory is device is None else 2, ("load_in_4bit", "lora_r", "full_finetuning")
+    setup = Setup(shape, width, *(values[name] for name in names), checkpointing, values["max_length"])
     limit = memory * GIB if memory else device.memory * GIB if device else None
     parts, facts = count(values, stages, facts), facts or Assumed()
     times = [_seconds(part, setup, device, values, facts.prompt, limit) for part in parts] if device else None
@@ -200,20 +193,7 @@ def estimate(
     return found if found.fits is not False else found._replace(remedies=_remedies(setup, values, limit))
 
 
-def _setup(values: Mapping[str, Any], on_gpu: bool) -> Setup:
-    shape, checkpointing = shape_of(values["model"]), values["gradient_checkpointing"]
-    return Setup(
-        shape,
-        bytes_per_weight=2 if on_gpu else 4,
-        load_in_4bit=values["load_in_4bit"],
-        lora_r=values["lora_r"],
-        full=values["full_finetuning"],
-        gradient_checkpointing=shape.parameters >= 1e9 if checkpointing is None else checkpointing,
-        max_length=values["max_length"],
-    )
-
-
-def _seconds(part: Part, setup: Setup, device: Card, values: Mapping[str, Any], prompt: int, limit: float) -> float:
+def _seconds(part: Part, setup: Setup, device: Card, values: Values, prompt: int, limit: float) -> float:
     if part.steps:
         return m.training_seconds(setup, device, part.tokens, dpo=part.dpo, processes=values["processes"])
     longest = values["max_new_tokens"]
@@ -230,20 +210,16 @@ def _batch_tokens(setup: Setup, limit: float | None) -> int:
     return batch
 
 
-def _peaks(setup: Setup, values: Mapping[str, Any], limit: float | None) -> dict[str, float]:
+def _peaks(setup: Setup, values: Values, limit: float | None) -> dict[str, float]:
     found = {"generation": m.generation_memory(setup._replace(full=False), _batch_tokens(setup, limit))}
     for kind in ("sft", "dpo"):  # a batch is shared by the processes
         found[kind] = m.train_memory(setup, kind, -(-values[f"{kind}_batch_size"] // values["processes"]))
     return found
 
 
-def _remedies(setup: Setup, values: Mapping[str, Any], limit: float) -> list[str]:
+def _remedies(setup: Setup, values: Values, limit: float) -> list[str]:
     """The usual changes, in the order of what they cost, up to the first with which the run fits."""
     said, values = [], dict(values)
-
-    def fits() -> bool:
-        return max(_peaks(setup, values, limit).values()) <= limit * USABLE
-
     for kind in ("sft", "dpo"):  # the same training, in smaller steps
         name = f"{kind}_batch_size"
         before = values[name]
@@ -251,17 +227,13 @@ def _remedies(setup: Setup, values: Mapping[str, Any], limit: float) -> list[str
             values[name] //= 2
         if values[name] < before:
             said.append(f"{name}: {values[name]} and grad_accum × {before // values[name]}")
-    for line, change in (
-        ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
-        ("full_finetuning: false", {"full": False}),
-        ("load_in_4bit: true", {"load_in_4bit": True}),
-    ):
-        if fits():
+    for name, value in (("gradient_checkpointing", True), ("full_finetuning", False), ("load_in_4bit", True), ("", None)):
+        if max(_peaks(setup, values, limit).values()) <= limit * USABLE:
             return said
-        if any(getattr(setup, name) != value for name, value in change.items()):
-            setup = setup._replace(**change)
-            said.append(line)
-    return said if fits() else [*said, "and that is not enough: a smaller model, a shorter max_length or a larger card"]
+        if name and getattr(setup, name) != value:
+            setup = setup._replace(**{name: value})
+            said.append(f"{name}: {str(value).lower()}")
+    return [*said, "and that is not enough: a smaller model, a shorter max_length or a larger card"]
 
 
 def report(found: Estimate) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from .. import generate, store
-from ..store import ChangedParameters, Run
-from .params import TABLE, checked, defaults, of_notebook
+from ..store import Run
+from .params import TABLE, checked, defaults
 
 NOT_COMPARED = frozenset({"run_dir", "other_seeds"})  # where the run lies, what is read beside it
 
@@ -30,14 +30,14 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
     Raises BadParameter for a value that is not possible, BadRunDir for a place that cannot hold a run, and
     ChangedParameters, naming each, if the run was made with other values, data or model files.
     """
-    own = checked({name: given.get(name, p.default) for name, p in of_notebook(notebook).items()})
+    own = checked({name: given.get(name, default) for name, default in defaults(notebook).items()})
     run = Run(store.run_dir(own["run_dir"]))
     recorded = run.params()
     check_recorded(run, recorded, notebook, own)
     values = {name: value for others in recorded.values() for name, value in others.items()} | own
     model = values.get("model")
     found = {"data": store.fingerprints(run), "model": {model: generate.fingerprint(model)} if model else None}
-    _check_inputs(run, found)
+    _check_inputs(run, recorded, found)
     kept = {name: value for name, value in own.items() if name != "run_dir"}
     if recorded.get(notebook) != kept:
         text = yaml.safe_dump(recorded | {notebook: kept}, sort_keys=True, allow_unicode=True)
@@ -48,27 +48,22 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
 
 def check_recorded(run: Run, recorded: Mapping[str, Any], notebook: str, own: Mapping[str, Any]) -> None:
     """Raise ChangedParameters if a notebook's parameters differ from those that it ran with in this directory."""
-    if notebook not in recorded:
-        return
-    before = defaults(notebook) | recorded[notebook]
+    before = defaults(notebook) | recorded.get(notebook, own)
     changed = [name for name in own if name not in NOT_COMPARED and before[name] != own[name]]
     if changed:
         said = "; ".join(f"{name} was {before[name]!r}, is {own[name]!r}" for name in changed)
-        raise ChangedParameters(
-            f"{run.directory} was made with other parameters ({said}). "
-            "Choose another run_dir, or redo it with `reflectevo run … --force`."
-        )
+        raise _changed(run, f"parameters ({said}). Choose")
 
 
-def _check_inputs(run: Run, found: Mapping[str, Any]) -> None:
+def _check_inputs(run: Run, recorded: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Data and model must be those that notebooks after 01 have worked on."""
-    if not set(run.params()) - {store.STAGES[0]}:
-        return
-    known = run.environment()
+    known = run.environment() if set(recorded) - {store.STAGES[0]} else {}
     before, now = ({**(env.get("data") or {}), **(env.get("model") or {})} for env in (known, found))
     changed = sorted(name for name, digest in now.items() if before.get(name, digest) != digest)
     if changed:
-        raise ChangedParameters(
-            f"{run.directory} was made with other contents of {', '.join(changed)}. "
-            "Put them back, choose another run_dir, or redo it with `reflectevo run … --force`."
-        )
+        raise _changed(run, f"contents of {', '.join(changed)}. Put them back, choose")
+
+
+def _changed(run: Run, what: str) -> store.ChangedParameters:
+    remedy = "another run_dir, or redo it with `reflectevo run … --force`."
+    return store.ChangedParameters(f"{run.directory} was made with other {what} {remedy}")

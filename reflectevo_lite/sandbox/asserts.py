@@ -1,4 +1,4 @@
-"""Takes assert statements apart: what a program is asked, what must hold on its answers, and whether values are equal."""
+"""Takes assert statements apart: what a program is asked, what must hold on its answers, and whether values equal."""
 
 import ast
 import builtins
@@ -12,8 +12,6 @@ _CONTAINERS = {"list": list, "tuple": tuple, "set": (set, frozenset), "frozenset
 
 
 class Assert(NamedTuple):
-    """One assert statement."""
-
     calls: list[str]  # sources that the program's process evaluates
     condition: str  # a lambda of their values _0, _1 …
     literal: tuple  # (value,) if the condition is `call == literal`, else ()

@@ -4,18 +4,17 @@
 names the layers that hold and is written before the program begins; nothing after it is trusted, so nothing here guards
 its own names against the program: a forged answer is worth no more than a returned value.
 
-A value travels as JSON, all but null, true, numbers, strings and lists as {kind: body} with the kinds of `decode`. It is
-written by hand, for importing json would double the time it takes to start.
-"""
+A value travels as JSON, all but null, true, numbers, strings and lists as {kind: body} with the kinds of `decode`. This
+is written by hand, for importing json would double the time it takes to start."""
 
 import codecs
+import ctypes
 import marshal
 import os
 import sys
 from _json import encode_basestring_ascii as quote
 
-# May be imported for the program before it is locked in (afterwards no file opens): none acts on import (antigravity,
-# ensurepip, idlelib, test, venv …) or needs a display (tkinter, turtle).
+# May be imported for a program before it is locked in (then no file opens). None acts on import or needs a display.
 _SAFE = """
 __future__ abc argparse array ast asyncio base64 binascii bisect builtins calendar cmath codecs collections colorsys
 concurrent contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib dis email encodings
@@ -53,8 +52,7 @@ DECODERS = {
     "complex": lambda body: complex(*body),
     "bytes": lambda body: body.encode("latin-1"),
     "decimal.Decimal": lambda body: __import__("decimal").Decimal(body),
-    # no string like 1e999999999, of which it would work out the number, is taken with a denominator
-    "fractions.Fraction": lambda body: __import__("fractions").Fraction(body[0], 1) / body[1],
+    "fractions.Fraction": lambda body: __import__("fractions").Fraction(body[0], 1) / body[1],  # not of 1e999999999
     "tuple": lambda body: tuple(decode(x) for x in body),
     "set": lambda body: {decode(x) for x in body},
     "frozenset": lambda body: frozenset(decode(x) for x in body),
@@ -200,8 +198,6 @@ def _holds(name, step, job):
 
 
 def _libc(name, *args):
-    import ctypes
-
     function = getattr(ctypes.CDLL(None, use_errno=True), name)
     function.restype = ctypes.c_long
     result = function(*(ctypes.c_ulong(x) if isinstance(x, int) else x for x in args))
@@ -246,8 +242,6 @@ def _seccomp(job):
     """Install the filter that the parent made: PR_SET_SECCOMP, SECCOMP_MODE_FILTER, struct sock_fprog."""
     if not job["filter"]:
         raise OSError("no table of system calls for this machine")
-    import ctypes
-
     code = ctypes.create_string_buffer(job["filter"])
     program = (len(job["filter"]) // 8).to_bytes(8, "little") + ctypes.addressof(code).to_bytes(8, "little")
     _libc("prctl", 22, 2, program, 0, 0)
@@ -292,12 +286,11 @@ def main():
         os.dup2(2, fd)  # standard error is /dev/null
     limit(job)
     # what needs a file comes before the locks; as another user not even the interpreter's may be reachable
-    for name in ("ctypes", *names_needed(job["code"]), *names_needed(job["setup"])):
+    for name in (*names_needed(job["code"]), *names_needed(job["setup"])):
         preload(name)
     given = {}
     if job["given"]:  # it judges: the values that a program before it returned, and modules for asserts
-        given = {name: __import__(name) for name in job["modules"]}
-        given["given"] = decode(__import__("json").loads(job["given"]))
+        given = {"given": decode(__import__("json").loads(job["given"])), **{m: __import__(m) for m in job["modules"]}}
     held = lock(job)
     send(channel, "[" + ",".join(f'"{name}"' for name in held) + "]")
     if set(job["required"]) <= set(held):

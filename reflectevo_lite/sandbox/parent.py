@@ -20,8 +20,7 @@ What this does NOT stop:
 Programs that need files, sockets, subprocesses, or packages beyond the standard library fail here. So does all code
 outside Linux on x86_64 and aarch64, and if the kernel refuses: `run_tests` raises `SandboxError`.
 Sources: https://github.com/google-research/google-research/tree/master/mbpp (tests and how they are run),
-https://docs.kernel.org/userspace-api/landlock.html.
-"""
+https://docs.kernel.org/userspace-api/landlock.html."""
 
 import contextlib
 import functools
@@ -71,7 +70,7 @@ class Verdict(NamedTuple):
 def run_tests(code: str, tests: Sequence[str], *, setup: str = "", timeout_s: float = 10.0) -> Verdict:
     """Runs a program, then `setup` (MBPP's test_setup_code), and judges by the assert statements in `tests`.
 
-    `timeout_s`: wall-clock seconds for start, program and calls; for asserts other than `call == literal`, as long again.
+    `timeout_s`: wall-clock seconds for start, program, calls; for asserts other than `call == literal`, as long again.
     Raises SandboxError if the code may not be run (ALLOW_WEAK_SANDBOX=1 in the environment runs it even if `level`
     names kinds that are not contained), ValueError for tests that cannot be judged: none at all, statements other than
     asserts, a call that depends on a lambda or comparing loop.
@@ -80,8 +79,7 @@ def run_tests(code: str, tests: Sequence[str], *, setup: str = "", timeout_s: fl
     if not asserts:
         raise ValueError("no assert statement to judge the program by")
     layers = _layers()
-    calls = [call for a in asserts for call in a.calls]
-    job = {"code": str(code), "setup": str(setup), "calls": calls}  # str, for numpy's strings do not travel
+    job = {"code": str(code), "setup": str(setup), "calls": [c for a in asserts for c in a.calls]}  # no numpy strings
     values, error = _values(job, layers, timeout_s)
     if error:
         return Verdict(False, _printable(error))
@@ -146,8 +144,7 @@ def _ask(job, timeout_s):
         stack.callback(_remove, directory)
         process = _start(job, directory)
         stack.callback(_end, process)
-        data, end = _read(process.stdout.fileno(), deadline)
-    end = f"no answer within {timeout_s:g} s" if end == "timeout" else end
+        data, end = _read(process.stdout.fileno(), deadline, timeout_s)
     return data.split(b"\n", len(job["calls"]) + 3)[:-1], end
 
 
@@ -161,14 +158,14 @@ def _start(job, directory):
         return Popen(command, stdin=f, stdout=PIPE, stderr=DEVNULL, cwd=directory, env=env, start_new_session=True)
 
 
-def _read(fd, deadline):
+def _read(fd, deadline, timeout_s):
     """All bytes until the other side closes, the deadline or the cap; and which of the two latter it was."""
     data, poll = bytearray(), select.poll()
     poll.register(fd, select.POLLIN)
     while len(data) <= MAX_ANSWER:
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(math.ceil(left * 1000)):
-            return bytes(data), "timeout"
+            return bytes(data), f"no answer within {timeout_s:g} s"
         if not (chunk := os.read(fd, 1 << 16)):
             return bytes(data), ""
         data += chunk
@@ -195,7 +192,6 @@ def _remove(directory):
 
 PROBE = """
 import ctypes, mmap, os, signal, socket
-
 def write(directory):
     path = os.path.join(directory, ".reflectevo-probe-%d" % os.getpid())
     open(path, "w").close()
@@ -210,7 +206,6 @@ def grow():
     with open("big", "wb") as f: os.pwrite(f.fileno(), b"x", 64 << 20)
 def call():
     if ctypes.CDLL(None).personality(-1) < 0: raise OSError     # only asks; nothing needs it
-
 def leaks(parent):
     tries = [*(("files-read", open, path) for path in ("/etc/passwd", os.__file__)),
              *(("files-write", write, path) for path in (".", "/tmp", "/var/tmp", "/dev/shm")),
@@ -249,6 +244,5 @@ def _layers():
         raise SandboxError(f"model code runs on Linux only (Colab, a container, WSL 2), not on {platform.system()}")
     held, leaks = _probed()
     if leaks and os.environ.get("ALLOW_WEAK_SANDBOX") != "1":
-        remedy = "ALLOW_WEAK_SANDBOX=1 runs it anyway"
-        raise SandboxError(f"model code is not run: this machine cannot contain {', '.join(leaks)} ({remedy})")
+        raise SandboxError(f"this machine cannot contain {', '.join(leaks)} (ALLOW_WEAK_SANDBOX=1 runs code anyway)")
     return held

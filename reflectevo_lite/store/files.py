@@ -1,4 +1,4 @@
-"""Whole files and JSON Lines. A whole file is written beside its place and renamed, so a reader never sees half of one."""
+"""Whole files and JSON Lines. A whole file is written beside its place and renamed: no reader sees half of one."""
 
 import contextlib
 import copy

@@ -235,6 +235,7 @@ def test_writing_on_the_channel_is_worth_no_more_than_returning():
         {"dict": [[x, 0] for x in SAME_HASH]},
         {"fractions.Fraction": ["1e999999999"]},
         {"fractions.Fraction": ["1e999999999", 1]},
+        {"fractions.Fraction": ["1e999999999", None]},
         {"decimal.Decimal": "1e999999999"},
         {"decimal.Decimal": [0, [1], 10**9]},
         {"int": "f" * 10**6},
