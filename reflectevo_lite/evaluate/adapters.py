@@ -1,4 +1,4 @@
-"""The registry's trainings carried out: rows from the run's files, hyper-parameters from its parameters."""
+"""The registry's trainings carried out: rows from the run's files, hyper-parameters from its parameters `p`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,11 @@ from .settings import TRAININGS, trainings
 
 def training_sets(run: store.Run, notebook: str) -> dict[str, Sequence[Any]]:
     """Examples by the name of each training of a notebook; a printed line names each set that is empty and left out."""
-    sets: dict[str, Sequence[Any]] = {
-        t.name: curate.examples(t.form, run.rows(*t.rows.split("/"))) for t in trainings(notebook)
-    }
-    return curate.with_rows(sets)
+    return curate.with_rows({t.name: curate.examples(t.form, run.rows(*t.rows.split("/"))) for t in trainings(notebook)})
 
 
 def train_adapter(run: store.Run, name: str, rows: Sequence[Any], p: Any) -> dict[str, Any]:
-    """Train a registered adapter into `adapters/<name>` and return its training record. `p`: the run's parameters.
-
-    A finished training is read back, an interrupted one goes on from its last checkpoint.
-    """
+    """Train a registered adapter into `adapters/<name>` and return its training record. Resumable."""
     t, out = TRAININGS[name], run.path("adapters", name)
     start = run.path("adapters", t.start) if t.start else None
     if t.kind == "grpo":

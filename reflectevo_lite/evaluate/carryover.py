@@ -1,8 +1,8 @@
 """Does what was learned carry over? To tasks that were not trained on, and to another Generator (beyond the paper).
 
 *Transfer*: a Reflector trained on the D+ of one task alone, tested on every task. *Swap*: the reflections of one
-Reflector, handed to a Generator that they were not written for. Their eval rows lie in folders of their own,
-`evals/transfer/` and `evals/swap/`: they are read beside the results table, not in it.
+Reflector, handed to a Generator that they were not written for. Their eval rows, in `evals/transfer/` and `evals/swap/`,
+are read beside the results table, not in it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ from .metrics import compare
 from .settings import BASELINE, Evaluation, Setting, label, round_setting
 from .stats import wilson
 
-ALL = "all tasks"
-
 
 def transfer(
     engine: Engine, run: store.Run, plus: Sequence[curate.PlusRow], asked: Asked, p: Any
 ) -> dict[str, list[EvalRow]]:
-    """Train one Reflector on each task's rows of D+ (as many for each task: the fewest) and evaluate it on `asked`.
+    """Train one Reflector on each task's `balanced` rows of D+ and evaluate it on `asked`. Resumable.
 
     Returns the rows by the task trained on; they lie in `evals/transfer/`, the adapters in `adapters/task_<task>`. Raises
-    ValueError if D+ has fewer than two tasks. Resumable. `p`: the run's parameters.
+    ValueError if D+ has fewer than two tasks. `p`: the run's parameters.
     """
     by_task, found = balanced(plus), {}
     if len(by_task) < 2:
@@ -46,7 +44,7 @@ def transfer(
 
 
 def balanced(plus: Sequence[curate.PlusRow]) -> dict[str, list[curate.PlusRow]]:
-    """Rows of D+ by task, the first of each, as many for each: what differs is the task, not the amount."""
+    """The first rows of D+ of each task, as many for each: what differs is the task, not the amount."""
     rows: dict[str, list[curate.PlusRow]] = {}
     for row in plus:
         rows.setdefault(row["problem"]["task"], []).append(row)
@@ -66,49 +64,42 @@ def some_of_each(asked: Asked, n: int) -> Asked:
         seen[p["task"]] += 1
         if seen[p["task"]] <= each:
             places.append(i)
-    return asked._replace(problems=[asked.problems[i] for i in places], first=[asked.first[i] for i in places])
+    return asked.at(places)
 
 
 def transfer_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
     """`table` of the rows that `transfer` left in a run, against prompted reflection; the Reflector trained on all tasks
-    (`reflector_only`) comes last. Empty where there are none."""
+    (`reflector_only`) comes last. Empty if there are none."""
     files = sorted(run.path("evals", "transfer").glob("*.jsonl"))
     trained = {Evaluation.parse(p.name).setting: store.read_jsonl(p) for p in files}
     if not trained:
         return pd.DataFrame()
     asked = {r["id"] for rows in trained.values() for r in rows}
-    trained[ALL] = [r for r in run.read("evals", Evaluation(round_setting(1).name).file) if r["id"] in asked]
+    trained["all tasks"] = [r for r in run.read("evals", Evaluation(round_setting(1).name).file) if r["id"] in asked]
     return table(trained, run.read("evals", Evaluation(BASELINE).file), seed=seed)
 
 
 def table(trained: Mapping[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *, seed: int = 0) -> pd.DataFrame:
-    """One row for each task trained on and each task tested on: the gain over `baseline` on the same questions.
+    """One row for each task trained on (the keys of `trained`) and each task tested on.
 
-    `trained`: eval rows by what was trained on. Columns: trained on, tested on, n, acc_t2 with its Wilson interval, and
-    the paired difference with its bootstrap interval and McNemar's p; fractions.
+    acc_t2 with its Wilson interval, and its paired difference from `baseline` on the same questions with the bootstrap
+    interval and McNemar's p; fractions.
     """
+    columns = ("trained on", "tested on", "n", "acc_t2", "acc low", "acc high", "difference", "low", "high", "p")
     rows = []
     for name, found in trained.items():
         for task in sorted({r["task"] for r in found}):
             some = [r for r in found if r["task"] == task]
             c = compare(name, some, "baseline", baseline, seed)
-            right = sum(r["turn2_correct"] for r in some)
-            low, high = wilson(right, len(some))
-            rows.append(
-                {
-                    "trained on": name,
-                    "tested on": task,
-                    "n": len(some),
-                    "acc_t2": right / len(some),
-                    "acc low": low,
-                    "acc high": high,
-                    "difference": c["diff"],
-                    "low": c["ci"][0],
-                    "high": c["ci"][1],
-                    "p": c["p_mcnemar"],
-                }
-            )
+            values = (name, task, *_accuracy(some), c["diff"], *c["ci"], c["p_mcnemar"])
+            rows.append(dict(zip(columns, values, strict=True)))
     return pd.DataFrame(rows)
+
+
+def _accuracy(rows: Sequence[EvalRow]) -> tuple[float, ...]:
+    """n, Acc@t2 and the bounds of its Wilson interval."""
+    n, right = len(rows), sum(r["turn2_correct"] for r in rows)
+    return (n, right / max(1, n), *wilson(right, n))
 
 
 def swap(
@@ -122,30 +113,23 @@ def swap(
     """
     if [r["id"] for r in reflections] != [p["id"] for p in asked.problems]:
         raise ValueError("the reflections are not about these problems, in this order: take both from one run")
+    known = {r["id"]: r["reflection"] for r in reflections}
 
-    def make(part: Asked, i: int) -> list[Any]:
-        some = reflections[i * part.chunk_size : (i + 1) * part.chunk_size]
-        return _swapped(engine, part, some, corrector, mode)
+    def make(part: Asked, _: int) -> list[Any]:
+        now = part.at([i for i, p in enumerate(part.problems) if known[p["id"]] is not None])
+        pairs = zip(now.problems, now.first, strict=True)
+        said = [prompts.retry_prompt(p, a["completion"], known[p["id"]], mode) for p, a in pairs]
+        found = answer(engine, now.problems, said, max_new_tokens=part.max_new_tokens, adapter=corrector)
+        second = {p["id"]: a for p, a in zip(now.problems, found, strict=True)}
+        both = zip(part.problems, part.first, strict=True)
+        return [row_of(p, a, second.get(p["id"]), known[p["id"]]) for p, a in both]
 
     return asked.keep(file, make)
 
 
-def _swapped(engine: Engine, part: Asked, reflections: Sequence[EvalRow], corrector: Adapter, mode: Mode) -> list[Any]:
-    going = [i for i, r in enumerate(reflections) if r["reflection"] is not None]
-    some = [part.problems[i] for i in going]
-    texts = [(part.first[i]["completion"], reflections[i]["reflection"]) for i in going]
-    asked = [prompts.retry_prompt(p, first, r, mode) for p, (first, r) in zip(some, texts, strict=True)]
-    found = answer(engine, some, asked, max_new_tokens=part.max_new_tokens, adapter=corrector)
-    second = dict(zip(going, found, strict=True))
-    return [
-        row_of(p, a, second.get(i), r["reflection"])
-        for i, (p, a, r) in enumerate(zip(part.problems, part.first, reflections, strict=True))
-    ]
-
-
 def swaps_of(run: store.Run) -> pd.DataFrame:
     """`swap_table` of the files that a run keeps in `evals/swap/<reflector>.<corrector>.jsonl`; beside each its own
-    Generator, the base model. Empty where there are none."""
+    Generator, the base model. Empty if there are none."""
     found: dict[tuple[str, str], list[EvalRow]] = {}
     for path in sorted(run.path("evals", "swap").glob("*.jsonl")):
         reflector, generator = path.stem.rsplit(".", 1)
@@ -155,16 +139,6 @@ def swaps_of(run: store.Run) -> pd.DataFrame:
 
 
 def swap_table(found: Mapping[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFrame:
-    """One row for each Reflector and Generator. `found`: eval rows by (reflector, generator), on the same questions.
-
-    Columns: reflections of, used by, n, acc_t2, low, high (Wilson); fractions.
-    """
-    rows = []
-    for (reflector, generator), some in found.items():
-        right = sum(r["turn2_correct"] for r in some)
-        low, high = wilson(right, len(some))
-        acc = right / max(1, len(some))
-        rows.append(
-            {"reflections of": reflector, "used by": generator, "n": len(some), "acc_t2": acc, "low": low, "high": high}
-        )
-    return pd.DataFrame(rows)
+    """Acc@t2 with its Wilson interval (fractions) by (reflector, generator), from eval rows on the same questions."""
+    columns = ("reflections of", "used by", "n", "acc_t2", "low", "high")
+    return pd.DataFrame([dict(zip(columns, (*pair, *_accuracy(r)), strict=True)) for pair, r in found.items()])

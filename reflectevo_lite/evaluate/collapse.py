@@ -15,19 +15,15 @@ from .. import embedded, prompts
 def watch(by_round: dict[int, Sequence[Any]]) -> pd.DataFrame:
     """What tells a Reflector that learns from one that collapses, for each round's rollouts.
 
-    Columns, all on as many reflections for every round (the fewest of any): round, reflections; corrected (share that
-    led to a right answer); distinct (share of different texts); distinct_2 (share of different word pairs, Li et al.
-    2016); same_place (share that blames the place blamed most often); copied (share of a reflection's word triples that
-    stand in the question or the attempt); words (mean length).
+    All on as many reflections for every round (the fewest of any), evenly spaced so that every task keeps its share:
+    round, reflections; corrected (share that led to a right answer); distinct (share of different texts); distinct_2
+    (share of different word pairs, Li et al. 2016); same_place (share that blames the place blamed most often); copied
+    (share of a reflection's word triples that stand in the question or the attempt); words (mean length).
     """
     pooled = {r: [(row, x) for row in found for x in row["reflections"]] for r, found in by_round.items()}
     n = min(map(len, pooled.values()), default=0)
-    return pd.DataFrame([{"round": r, **_habits(_spaced(pairs, n))} for r, pairs in pooled.items()])
-
-
-def _spaced(items: Sequence[Any], n: int) -> list[Any]:
-    """`n` of the items, evenly spaced, so that every task keeps its share."""
-    return [items[i * len(items) // n] for i in range(n)]
+    spaced = {r: [pairs[i * len(pairs) // n] for i in range(n)] for r, pairs in pooled.items()}
+    return pd.DataFrame([{"round": r, **_habits(pairs)} for r, pairs in spaced.items()])
 
 
 def _habits(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
@@ -51,7 +47,6 @@ def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def _copied(row: Any, text: str) -> float:
-    """Share of a reflection's word triples that stand in the question or in the attempt."""
     source = f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}".split()
     known, triples = set(_grams(source, 3)), _grams(text.split(), 3)
     return sum(t in known for t in triples) / max(1, len(triples))
@@ -75,10 +70,10 @@ SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how fa
 
 
 def collapse_warnings(frame: pd.DataFrame) -> list[str]:
-    """Plain words for every round of `watch` that shows a sign of collapse against the first; empty where none does.
+    """Plain words for every sign of collapse that a round of `watch` shows against the first.
 
-    A share may halve (diversity, length) or grow by half (one place, copied text) before it is reported: a rule of
-    thumb. Growing shares below a tenth are let pass.
+    A rule of thumb: a share may halve (diversity, length) or grow by half (one place, copied text) before it is
+    reported; growing shares below a tenth are let pass.
     """
     warnings = []
     for row in frame.to_dict("records")[1:]:

@@ -1,9 +1,8 @@
 """Second turns under a setting: the eval files that every figure is computed from (paper, section 4).
 
 Turn 1 is the untouched Generator's, greedy, and shared by all settings. In *oracle* mode only wrong first answers go on
-to a second turn (the paper's way, so Acc@t2 cannot fall below Acc@t1); in *intrinsic* mode every answer does, and no
-verdict is given. The controls `retry` and `shuffled` answer again without a reflection, or with the one on another
-problem; `resample` (resample.py) spends the same tokens on fresh answers.
+to a second turn (the paper's way, so Acc@t2 cannot fall below Acc@t1); in *intrinsic* mode every answer does, untold.
+The controls `retry` and `shuffled` answer again without a reflection, or with the one on another problem.
 """
 
 from __future__ import annotations
@@ -30,6 +29,10 @@ class Asked(NamedTuple):
     seed: int = 0
     chunk_size: int = 500
 
+    def at(self, places: Sequence[int]) -> Asked:
+        """The questions at these places."""
+        return self._replace(problems=[self.problems[i] for i in places], first=[self.first[i] for i in places])
+
     def part(self, i: int) -> Asked:
         """The questions of chunk i."""
         at = slice(i * self.chunk_size, (i + 1) * self.chunk_size)
@@ -37,8 +40,7 @@ class Asked(NamedTuple):
 
     def keep(self, file: str | Path, make: Callable[[Asked, int], list[Any]]) -> list[Any]:
         """The rows of a file, made chunk by chunk by `make(questions, i)`; a finished file is read back."""
-        out = Path(self.directory) / file
-        chunks = -(-len(self.problems) // self.chunk_size)
+        out, chunks = Path(self.directory) / file, -(-len(self.problems) // self.chunk_size)
         store.append_chunks(out, chunks, lambda i: make(self.part(i), i), self.chunk_size)
         return store.read_jsonl(out)
 
@@ -66,35 +68,36 @@ def evaluate(
 ) -> list[EvalRow]:
     """The rows of one evaluation of a setting (default: its plain oracle mode), kept in its file.
 
-    From turn 3 on, the latest attempt takes the first one's place. A setting that only answers (`answers`) has no second
-    turn: its `turn2` is what the tuned model answers to the bare question ("t1 only" in the paper). Raises ValueError for
-    a control that is not made here.
+    From turn 3 on, the latest attempt takes the first one's place. A setting that only answers has no second turn: its
+    `turn2` is what the tuned model answers to the bare question ("t1 only" in the paper). Raises ValueError for a control
+    that is not made here.
     """
     how = evaluation or Evaluation(setting.name)
     if how.control not in (None, "retry", "shuffled"):
         raise ValueError(f"unknown control {how.control!r}; evaluate makes retry and shuffled, resample the others")
 
     def make(part: Asked, _: int) -> list[EvalRow]:
-        return _answers(engine, part, setting) if setting.answers else _turns(engine, part, setting, how, turns)
+        if not setting.answers:
+            return _turns(engine, part, setting, how, turns)
+        bare = [prompts.answer_prompt(p) for p in part.problems]
+        found = answer(engine, part.problems, bare, max_new_tokens=part.max_new_tokens, adapter=setting.answers)
+        return [row_of(p, a, b) for p, a, b in zip(part.problems, part.first, found, strict=True)]
 
     return asked.keep(how.file, make)
 
 
 def read_rows(run: store.Run, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of an eval file, each with the text of its first answer as `turn1`.
+    """The rows of an eval file, each with the text of its first answer (of `evals/turn1.jsonl`) as `turn1`.
 
-    First answers are stored once, in `evals/turn1.jsonl`, in the order of the questions. Raises FileNotFoundError for a
-    missing file, and ValueError if the two do not belong together.
+    Raises FileNotFoundError for a missing file, and ValueError if the two do not belong together.
     """
     rows, first = run.read("evals", evaluation.file), run.read("evals", "turn1.jsonl")
     if [r["turn1_correct"] for r in rows] != [a["correct"] for a in first]:
-        raise ValueError(
-            f"{run.path('evals', evaluation.file)} was made from other first answers than turn1.jsonl: redo it"
-        )
+        path = run.path("evals", evaluation.file)
+        raise ValueError(f"{path} was made from other first answers than turn1.jsonl: redo it")
     return [r | {"turn1": a["completion"]} for r, a in zip(rows, first, strict=True)]
 
 
-# -- Rows --------------------------------------------------------------------------------------------------------------
 def row_of(problem: Problem, attempt: Attempt, second: Attempt | None = None, reflection: str | None = None) -> Any:
     """The EvalRow of a first attempt and a second one (None: the first one was kept)."""
     row = {"id": problem["id"], "task": problem["task"], "turn1_correct": attempt["correct"]}
@@ -104,20 +107,14 @@ def row_of(problem: Problem, attempt: Attempt, second: Attempt | None = None, re
     return row | {"turn2_correct": second["correct"], **texts, "tokens": second["tokens"]}
 
 
-def _answers(engine: Engine, part: Asked, setting: Setting) -> list[EvalRow]:
-    asked = [prompts.answer_prompt(p) for p in part.problems]
-    found = answer(engine, part.problems, asked, max_new_tokens=part.max_new_tokens, adapter=setting.answers)
-    return [row_of(p, a, b) for p, a, b in zip(part.problems, part.first, found, strict=True)]
-
-
 def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns: int) -> list[EvalRow]:
     rows = [row_of(p, a) for p, a in zip(part.problems, part.first, strict=True)]
     latest, spent = list(part.first), [list[int]() for _ in rows]
-    correct = [[a["correct"]] for a in part.first]
+    correct, joined = [[a["correct"]] for a in part.first], setting.one_stage and how.control is None
     for turn in range(2, turns + 1):
         going = [i for i, attempt in enumerate(latest) if how.mode == "intrinsic" or not attempt["correct"]]
-        now = part._replace(problems=[part.problems[i] for i in going], first=[latest[i] for i in going])
-        found = _one_stage(engine, now, setting, how.mode) if _joins(setting, how) else _turn(engine, now, setting, how)
+        now = part._replace(first=latest).at(going)
+        found = _one_stage(engine, now, setting, how.mode) if joined else _turn(engine, now, setting, how)
         for i, (reflection, attempt) in zip(going, found, strict=True):
             latest[i] = attempt
             spent[i].append(attempt["tokens"])
@@ -130,12 +127,8 @@ def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns
     return rows
 
 
-def _joins(setting: Setting, how: Evaluation) -> bool:
-    return setting.one_stage and how.control is None
-
-
 def _turn(engine: Engine, now: Asked, setting: Setting, how: Evaluation) -> list[tuple[str | None, Any]]:
-    """(reflection, next attempt with the tokens of both) for each."""
+    """For each question its reflection and the next attempt, with the tokens of both."""
     pairs = [(p, a["completion"]) for p, a in zip(now.problems, now.first, strict=True)]
     written: list[Completion | None] = [None] * len(pairs)
     if how.control != "retry":
@@ -147,10 +140,8 @@ def _turn(engine: Engine, now: Asked, setting: Setting, how: Evaluation) -> list
         reflections = shuffled(reflections, now.seed)
     asked = [prompts.retry_prompt(p, text, r, how.mode) for (p, text), r in zip(pairs, reflections, strict=True)]
     second = answer(engine, now.problems, asked, max_new_tokens=now.max_new_tokens, adapter=setting.corrector)
-    return [
-        (r, a | {"tokens": a["tokens"] + (c.tokens if c else 0)})
-        for r, a, c in zip(reflections, second, written, strict=True)
-    ]
+    spent = [a["tokens"] + (c.tokens if c else 0) for a, c in zip(second, written, strict=True)]
+    return [(r, a | {"tokens": n}) for r, a, n in zip(reflections, second, spent, strict=True)]
 
 
 def _one_stage(engine: Engine, now: Asked, setting: Setting, mode: Mode) -> list[tuple[str | None, Any]]:
@@ -165,9 +156,8 @@ def _one_stage(engine: Engine, now: Asked, setting: Setting, mode: Mode) -> list
 
 def shuffled(items: Sequence[Any], seed: int) -> list[Any]:
     """A seeded derangement by rotation of a random order: with two or more items, nothing stays in its place."""
-    order = list(range(len(items)))
+    order, moved = list(range(len(items))), list(items)
     random.Random(f"shuffled/{seed}").shuffle(order)
-    moved = list(items)
     for a, b in zip(order, order[1:] + order[:1], strict=True):
         moved[a] = items[b]
     return moved

@@ -35,11 +35,9 @@ def metrics(
 
 
 def compared(names: Iterable[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
-    """Which evaluations are compared, each pair once, within a mode.
-
-    Every one against the prompted baseline; every setting against the baseline's controls and its own, against the
-    control that was trained on unfiltered reflections, and every round against the one before it.
-    """
+    """Which evaluations are compared, each pair once, within a mode: every one against the prompted baseline; every setting
+    against the baseline's controls and its own, against the control that was trained on unfiltered reflections, and every
+    round against the one before it."""
     names, pairs = list(names), dict[tuple[Evaluation, Evaluation], None]()
     for a in names:
         for b in names:
@@ -84,10 +82,7 @@ def describe(name: Evaluation, task: str, rows: Sequence[EvalRow], seed: int) ->
 
 
 def by_turn(rows: Sequence[EvalRow]) -> list[dict[str, Any]]:
-    """Acc@t of each turn that was run, with its Wilson interval and the tokens that the turn spent on all questions.
-
-    Turn 1 is shared by all settings and counts 0 tokens.
-    """
+    """Acc@t of each turn that was run, its Wilson interval, and its tokens on all questions (0 for the shared turn 1)."""
     if not rows:
         return []
     correct = [r.get("correct") or [r["turn1_correct"], r["turn2_correct"]] for r in rows]
@@ -100,26 +95,15 @@ def by_turn(rows: Sequence[EvalRow]) -> list[dict[str, Any]]:
 
 
 def compare(name_a: str, a: Sequence[EvalRow], name_b: str, b: Sequence[EvalRow], seed: int = 0) -> dict[str, Any]:
-    """Paired difference of Acc@t2 on the questions that two files share: a − b.
-
-    `wins`: questions that only a gets right, `losses`: that only b does. `mde` is the smallest difference that this many
-    questions, with this many discordant pairs, would show (80 % power).
-    """
+    """Paired difference of Acc@t2 on the questions that two files share: a − b. `wins`: questions that only a gets right,
+    `losses`: that only b does; `mde`: the smallest difference that these questions would show (`smallest_detectable`)."""
     second = {r["id"]: r["turn2_correct"] for r in b}
     pairs = [(r["turn2_correct"], second[r["id"]]) for r in a if r["id"] in second]
     x, y = np.array(pairs, bool).reshape(-1, 2).T
     wins, losses = int((x & ~y).sum()), int((~x & y).sum())
-    return {
-        "a": name_a,
-        "b": name_b,
-        "diff": _mean(x) - _mean(y),
-        "ci": bootstrap_ci(x.astype(int) - y.astype(int), seed),
-        "p_mcnemar": mcnemar(wins, losses),
-        "mde": smallest_detectable((wins + losses) / max(1, len(pairs)), len(pairs)),
-        "n": len(pairs),
-        "wins": wins,
-        "losses": losses,
-    }
+    found = {"a": name_a, "b": name_b, "diff": _mean(x) - _mean(y), "ci": bootstrap_ci(x.astype(int) - y, seed)}
+    mde = smallest_detectable((wins + losses) / max(1, len(pairs)), len(pairs))
+    return found | {"p_mcnemar": mcnemar(wins, losses), "mde": mde, "n": len(pairs), "wins": wins, "losses": losses}
 
 
 def _mean(values: np.ndarray) -> float:

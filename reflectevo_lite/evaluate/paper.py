@@ -1,11 +1,11 @@
-"""The paper's own figures (arXiv 2505.16475, tables of section 4), for reading beside a run's. Never a run's own.
+"""The paper's own figures (arXiv 2505.16475, tables of section 4) in percent; None: not reported. Never a run's own.
 
-Percent; Acc@t1 is shared by all rows of a model. None: not reported. What the paper calls BIG-bench is a mixture of its
-small tasks that is not published in full.
+What the paper calls BIG-bench is a mixture of its small tasks that is not published in full.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,21 +14,19 @@ import pandas as pd
 from .settings import SETTINGS, Evaluation
 
 BENCHMARKS = {"logiqa": "LogiQA", "math": "MATH", "mbpp": "MBPP", "bigbench": "BIG-bench"}
-MODELS = {  # how a model's path or hub id is recognised
-    "llama-3-8b-instruct": "Llama-3-8B-Instruct",
-    "mistral-7b-instruct-v0.2": "Mistral-7B-Instruct-v0.2",
-}
-ACC_T1 = {
+MODELS = {name.lower(): name for name in ("Llama-3-8B-Instruct", "Mistral-7B-Instruct-v0.2")}  # by path or hub id
+ACC_T1 = {  # shared by all rows of a model
     "Llama-3-8B-Instruct": (30.2, 14.4, 28.4, 38.2),
     "Mistral-7B-Instruct-v0.2": (28.8, 9.2, 20.4, 36.6),
     "Llama-3-70B-Instruct": (42.4, 40.8, 66.2, 48.0),
     "Mistral-Small-22B-Instruct": (46.4, 47.4, 63.0, 54.4),
 }
-RETRY = Evaluation("prompted", control="retry")
+COLUMNS = [*"task setting Acc@t1 Acc@t2 low high n".split(), "Acc@t1 (paper)", "Acc@t2 (paper)", "inside"]  # of `beside`
+PROMPTED, RETRY = Evaluation("prompted"), Evaluation("prompted", control="retry")
 ACC_T2: dict[str, dict[Evaluation, tuple[float | None, ...]]] = {  # qa: Acc@t1 after training
     "Llama-3-8B-Instruct": {
         RETRY: (38.8, 15.0, 44.0, 52.4),
-        Evaluation("prompted"): (36.2, 16.0, 45.8, 51.0),
+        PROMPTED: (36.2, 16.0, 45.8, 51.0),
         Evaluation("qa"): (46.6, 10.0, 31.2, 61.6),
         Evaluation("one_stage"): (43.8, 23.6, 29.6, 71.2),
         Evaluation("two_stage"): (49.4, 14.5, 42.4, 45.4),
@@ -37,29 +35,21 @@ ACC_T2: dict[str, dict[Evaluation, tuple[float | None, ...]]] = {  # qa: Acc@t1 
     },
     "Mistral-7B-Instruct-v0.2": {
         RETRY: (31.2, 10.6, 23.0, 43.8),
-        Evaluation("prompted"): (34.2, 10.2, 23.6, 44.4),
+        PROMPTED: (34.2, 10.2, 23.6, 44.4),
         Evaluation("qa"): (28.8, 7.6, 17.0, 37.8),
         Evaluation("one_stage"): (38.4, None, 24.0, 51.6),
         Evaluation("two_stage"): (48.8, None, 20.8, 71.1),
         Evaluation("dpo_pm"): (39.2, None, 23.2, 50.2),
         Evaluation("dpo_pref"): (38.0, None, 22.6, 48.4),
     },
-    "Llama-3-70B-Instruct": {
-        RETRY: (64.4, 49.6, 71.0, 67.0),
-        Evaluation("prompted"): (56.8, 48.6, 73.0, 64.4),
-    },
-    "Mistral-Small-22B-Instruct": {
-        RETRY: (62.8, 56.2, 68.0, 67.2),
-        Evaluation("prompted"): (62.0, 52.8, 68.0, 68.0),
-    },
+    "Llama-3-70B-Instruct": {RETRY: (64.4, 49.6, 71.0, 67.0), PROMPTED: (56.8, 48.6, 73.0, 64.4)},
+    "Mistral-Small-22B-Instruct": {RETRY: (62.8, 56.2, 68.0, 67.2), PROMPTED: (62.0, 52.8, 68.0, 68.0)},
 }
 
 
 def published(model: str | None = None) -> pd.DataFrame:
-    """The paper's rows: model, key (an `Evaluation`), setting, benchmark, Acc@t1, Acc@t2, Δ; percent.
-
-    For `qa`, which never reflects, both accuracies are the trained model's first answer.
-    """
+    """The paper's rows: model, key (an `Evaluation`), setting, benchmark, Acc@t1, Acc@t2, Δ; percent. For `qa`, which
+    never reflects, both accuracies are the trained model's first answer."""
     rows = []
     for name, settings in ACC_T2.items():
         for key, second in settings.items():
@@ -78,45 +68,23 @@ def matching(model: str) -> str | None:
     return next((name for part, name in MODELS.items() if plain.split("/")[-1].startswith(part)), None)
 
 
-def benchmark_of(task: str) -> str | None:
-    """The paper's benchmark that a task of a run belongs to ("mbpp:sanitized" → MBPP); None for another."""
-    return BENCHMARKS.get(task.split(":")[0])
-
-
 def beside(metrics: dict[str, Any], model: str) -> pd.DataFrame:
-    """A run's rows beside the paper's where model, benchmark and setting are the same; empty where none are.
+    """A run's rows beside the paper's if model, benchmark and setting are the same (`COLUMNS`, percent).
 
-    Columns: benchmark, setting, Acc@t1, Acc@t2, low, high (ours, Wilson), n, Acc@t1 (paper), Acc@t2 (paper), and
-    inside: whether the paper's Acc@t2 lies in our interval. Tasks of one benchmark are listed one by one.
+    low, high: our Wilson interval; inside: whether the paper's Acc@t2 lies in it. Tasks of one benchmark ("mbpp:sanitized")
+    are listed one by one.
     """
     theirs = published(name) if (name := matching(model)) else published().iloc[:0]
     known = {(r["benchmark"], r["key"]): r for r in theirs.to_dict("records")}
     rows = []
     for r in metrics["rows"]:
-        key = Evaluation(r["setting"], r["mode"], r["control"])
-        if (paper := known.get((benchmark_of(r["task"]), key))) and paper["Acc@t2"] == paper["Acc@t2"]:
-            low, high = (100 * bound for bound in r["acc_t2_ci"])
-            rows.append(
-                {
-                    "task": r["task"],
-                    "setting": paper["setting"],
-                    "Acc@t1": 100 * r["acc_t1"],
-                    "Acc@t2": 100 * r["acc_t2"],
-                    "low": low,
-                    "high": high,
-                    "n": r["n"],
-                    "Acc@t1 (paper)": paper["Acc@t1"],
-                    "Acc@t2 (paper)": paper["Acc@t2"],
-                    "inside": low <= paper["Acc@t2"] <= high,
-                }
-            )
+        benchmark, key = BENCHMARKS.get(r["task"].split(":")[0]), Evaluation(r["setting"], r["mode"], r["control"])
+        if (paper := known.get((benchmark, key))) and not math.isnan(paper["Acc@t2"]):
+            t1, t2, low, high = (100 * x for x in (r["acc_t1"], r["acc_t2"], *r["acc_t2_ci"]))
+            theirs_t1, theirs_t2 = paper["Acc@t1"], paper["Acc@t2"]
+            ours = (r["task"], paper["setting"], t1, t2, low, high, r["n"])
+            rows.append((*ours, theirs_t1, theirs_t2, low <= theirs_t2 <= high))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-COLUMNS = (
-    *("task", "setting", "Acc@t1", "Acc@t2", "low", "high", "n"),
-    *("Acc@t1 (paper)", "Acc@t2 (paper)", "inside"),
-)
 
 
 def orientation(models: Sequence[str] = tuple(MODELS.values())) -> pd.DataFrame:

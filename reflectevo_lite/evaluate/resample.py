@@ -1,7 +1,7 @@
 """The control that spends a setting's own tokens on fresh answers (notebooks/beyond/resampling.ipynb).
 
 Answers to the bare question are sampled until the tokens that the setting's reflection and second turn took are used up:
-at least one, and the last may overshoot, so the control never has less than the setting. Two eval files come of it:
+at least one, and the last may overshoot, so the control never has less than the setting.
 
 `resample`       the verifier picks: right if any sample is (pass@k under the budget); oracle mode only
 `resample_vote`  the samples vote, and the earliest of the most frequent answers wins (self-consistency, Wang et al. 2022).
@@ -36,9 +36,9 @@ def resample(
     budgets = [r["tokens"] for r in store.read_jsonl(base)]
 
     def make(part: Asked, i: int) -> list[EvalRow]:
-        seed = chunk_seed(asked.seed, f"resample/{evaluation.setting}/{evaluation.mode}", i)
+        part = part._replace(seed=chunk_seed(asked.seed, f"resample/{evaluation.setting}/{evaluation.mode}", i))
         some = budgets[i * asked.chunk_size : (i + 1) * asked.chunk_size]
-        return _resampled(engine, part._replace(seed=seed), some, evaluation.mode, temperature)
+        return _resampled(engine, part, some, evaluation.mode, temperature)
 
     found = {"resample_vote": asked.keep(evaluation._replace(control="resample_vote").file, make)}
     if evaluation.mode == "oracle":
@@ -48,10 +48,8 @@ def resample(
 
 
 def repeated(rows: Sequence[EvalRow], first: Sequence[Attempt]) -> float | None:
-    """Share of the fresh answers that say what the first answer said; None if none was drawn.
-
-    Near 1 the model's mistakes are systematic, and sampling again cannot mend them.
-    """
+    """Share of the fresh answers that say what the first answer said; None if none was drawn. Near 1 the model's mistakes
+    are systematic, and sampling again cannot mend them."""
     samples = [(said, a["answer"]) for row, a in zip(rows, first, strict=True) for said, *_ in row.get("samples", [])]
     return sum(said == before for said, before in samples) / len(samples) if samples else None
 
@@ -59,8 +57,8 @@ def repeated(rows: Sequence[EvalRow], first: Sequence[Attempt]) -> float | None:
 def _resampled(engine: Engine, part: Asked, budgets: Sequence[int], mode: Mode, temperature: float) -> list[EvalRow]:
     rows = [row_of(p, a) for p, a in zip(part.problems, part.first, strict=True)]
     going = [i for i, a in enumerate(part.first) if mode == "intrinsic" or not a["correct"]]
-    now = part._replace(problems=[part.problems[i] for i in going])
-    for i, samples in zip(going, _spend(engine, now, [budgets[i] for i in going], temperature), strict=True):
+    drawn = _spend(engine, part.at(going), [budgets[i] for i in going], temperature)
+    for i, samples in zip(going, drawn, strict=True):
         winner = _vote(part.problems[i], part.first[i], samples, mode)
         rows[i] = row_of(part.problems[i], part.first[i], winner | {"tokens": sum(a["tokens"] for a in samples)})
         rows[i] |= {"turn2": None, "samples": [[a["answer"], a["correct"], a["tokens"]] for a in samples]}
@@ -74,10 +72,9 @@ def _spend(engine: Engine, part: Asked, budgets: Sequence[int], temperature: flo
     while going:
         some = [part.problems[i] for i in going]
         asked = [prompts.answer_prompt(p) for p in some]
-        sampling: dict[str, Any] = {"temperature": temperature, "seed": chunk_seed(part.seed, "draw", draw)}
-        for i, a in zip(
-            going, answer(engine, some, asked, max_new_tokens=part.max_new_tokens, **sampling), strict=True
-        ):
+        how: dict[str, Any] = {"temperature": temperature, "seed": chunk_seed(part.seed, "draw", draw)}
+        found = answer(engine, some, asked, max_new_tokens=part.max_new_tokens, **how)
+        for i, a in zip(going, found, strict=True):
             drawn[i].append(a)
             left[i] -= max(1, a["tokens"])
         going, draw = [i for i in going if left[i] > 0], draw + 1

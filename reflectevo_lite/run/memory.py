@@ -1,7 +1,6 @@
 """GPU memory of generation and training, counted tensor by tensor, and the cards that it has to fit.
 
-Weights, adapters and their optimiser states, the activations that the backward pass keeps, logits, the KV cache. Times
-divide operations and bytes by what a card can do, times an assumed efficiency: an order of magnitude, not a promise.
+Times divide operations and bytes by what a card can do, times an assumed efficiency: an order of magnitude, no promise.
 """
 
 from __future__ import annotations
@@ -55,7 +54,6 @@ def card(name: str) -> Card | None:
     return CARDS[max(fitting, key=len)] if fitting else None
 
 
-# -- Memory ------------------------------------------------------------------------------------------------------------
 class Setup(NamedTuple):
     """How a model is held and trained; lengths in tokens."""
 
@@ -63,7 +61,7 @@ class Setup(NamedTuple):
     bytes_per_weight: int = 2
     load_in_4bit: bool = False
     lora_r: int = 16
-    full: bool = False
+    full_finetuning: bool = False
     gradient_checkpointing: bool = False
     max_length: int = 1024
 
@@ -71,24 +69,21 @@ class Setup(NamedTuple):
 def weights(setup: Setup) -> float:
     """Bytes of the base model. bitsandbytes leaves embeddings, head and norms in 16 bits; full fine-tuning is in fp32."""
     shape = setup.shape
-    if setup.load_in_4bit and not setup.full:
+    if setup.load_in_4bit and not setup.full_finetuning:
         return shape.linear * NF4_BYTES + (shape.parameters - shape.linear) * setup.bytes_per_weight
-    return shape.parameters * (4 if setup.full else setup.bytes_per_weight)
+    return shape.parameters * (4 if setup.full_finetuning else setup.bytes_per_weight)
 
 
 def optimiser(setup: Setup) -> float:
     """Bytes of what AdamW updates: fp32 weights (an adapter's), gradients and two moments; 16-bit copies of full weights."""
-    if setup.full:
-        return setup.shape.parameters * (12 + 2)
-    return setup.shape.lora(setup.lora_r) * 16
+    return setup.shape.parameters * (12 + 2) if setup.full_finetuning else setup.shape.lora(setup.lora_r) * 16
 
 
 def activations(setup: Setup, tokens: int) -> float:
     """Bytes kept for the backward pass over `tokens` of a batch.
 
-    Per token and layer 19 h + 6.3 a + 4.3 k + 8.4 i + 14 r + 16 bytes in 16 bits (h hidden, a attention width, k key
-    width, i intermediate, r LoRA rank): fitted to what autograd saved in PEFT Llama layers of seven shapes with sdpa, to
-    0.1 %. With checkpointing a layer keeps its input only, and one layer at a time is recomputed.
+    A layer's bytes per token, in 16 bits, are fitted to what autograd saved in PEFT Llama layers of seven shapes with
+    sdpa, to 0.1 %. With checkpointing a layer keeps its input only, and one layer at a time is recomputed.
     """
     s = setup.shape
     layer = 19 * s.hidden + 6.3 * s.heads * s.head_dim + 4.3 * s.kv_heads * s.head_dim + 8.4 * s.intermediate
@@ -104,26 +99,23 @@ def train_memory(setup: Setup, kind: str, batch: int) -> float:
     SFT's loss goes over the vocabulary in chunks of 256 tokens; DPO holds the logits of chosen and rejected, in the
     model's precision, with their gradient and an fp32 row.
     """
-    rows = 2 * batch if kind == "dpo" else batch
-    tokens = rows * setup.max_length
-    per_logit = 2 * setup.bytes_per_weight
-    logits = tokens * per_logit if kind == "dpo" else 256 * 3 * 4
+    tokens = batch * setup.max_length * (2 if kind == "dpo" else 1)
+    logits = tokens * 2 * setup.bytes_per_weight if kind == "dpo" else 256 * 3 * 4
     return weights(setup) + optimiser(setup) + activations(setup, tokens) + logits * setup.shape.vocab + OVERHEAD
 
 
 def generation_memory(setup: Setup, batch_tokens: int) -> float:
     """Peak bytes of generation: weights, the KV cache of a full batch, and one layer's activations of its prompts."""
-    s = setup.shape
-    cache = batch_tokens * s.cache * setup.bytes_per_weight
-    return weights(setup._replace(full=False)) + cache + batch_tokens / 2 * 6 * s.hidden + OVERHEAD
+    cache = batch_tokens * setup.shape.cache * setup.bytes_per_weight
+    layer = batch_tokens / 2 * 6 * setup.shape.hidden
+    return weights(setup._replace(full_finetuning=False)) + cache + layer + OVERHEAD
 
 
-# -- Time --------------------------------------------------------------------------------------------------------------
 def training_seconds(setup: Setup, device: Card, tokens: int, *, dpo: bool = False, processes: int = 1) -> float:
     """Rough seconds of training on so many tokens, on each of `processes` cards."""
-    passes = 6 if setup.full else 4  # forward 2, backward 2 or 4; DPO's reference forward 2; recomputation 2
-    passes += 2 * dpo + 2 * setup.gradient_checkpointing
-    slower = NF4_SLOWER if setup.load_in_4bit and not setup.full else 1
+    full = setup.full_finetuning  # forward 2, backward 2 or 4; DPO's reference forward 2; recomputation 2
+    passes = (6 if full else 4) + 2 * dpo + 2 * setup.gradient_checkpointing
+    slower = NF4_SLOWER if setup.load_in_4bit and not full else 1
     return slower * passes * _multiplied(setup.shape) * tokens / (device.tflops * 1e12 * TRAIN_EFFICIENCY) / processes
 
 

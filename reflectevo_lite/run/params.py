@@ -40,11 +40,8 @@ class Parameter(NamedTuple):
         """The values that are allowed, in words."""
         if self.choices:
             return " or ".join(self.choices)
-        ends = [
-            f"{word} {end:g}"
-            for word, end in (("from", self.low), ("above", self.above), ("to", self.high))
-            if end is not None
-        ]
+        limits = {"from": self.low, "above": self.above, "to": self.high}
+        ends = [f"{word} {end:g}" for word, end in limits.items() if end is not None]
         what = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
         what |= {"names": "a list of names", "price": "dollars, or [dollars in, dollars out]"}
         return " ".join([what[self.kind], *ends]) + (", or null" if self.empty else "")
@@ -128,21 +125,17 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises BadParameter for an unknown name, with the nearest one, and for a value of another type or out of range.
     """
-    return {name: _checked(_known(name), value) for name, value in values.items()}
+    return {name: _checked(name, value) for name, value in values.items()}
 
 
-def _known(name: str) -> Parameter:
-    if name in TABLE:
-        return TABLE[name]
-    near = difflib.get_close_matches(name, TABLE, 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TABLE)}"
-    raise BadParameter(f"no notebook has a parameter {name!r}: {hint}")
-
-
-def _checked(p: Parameter, value: Any) -> Any:
+def _checked(name: str, value: Any) -> Any:
+    if (p := TABLE.get(name)) is None:
+        near = difflib.get_close_matches(name, TABLE, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TABLE)}"
+        raise BadParameter(f"no notebook has a parameter {name!r}: {hint}")
     found = _as_kind(p, value)
     if found is None and not (value is None and p.empty):
-        raise BadParameter(f"{p.name}: {value!r} is not {p.range} ({p.help})")
+        raise BadParameter(f"{name}: {value!r} is not {p.range} ({p.help})")
     return found
 
 
@@ -153,12 +146,10 @@ def _as_kind(p: Parameter, value: Any) -> Any:
     if p.kind == "str":
         return value if isinstance(value, str) and value.strip() and value in (p.choices or [value]) else None
     if p.kind == "names":
-        fits = (
-            isinstance(value, list)
-            and all(isinstance(v, str) and v.strip() for v in value)
-            and (value or not p.default)
-        )
-        return value if fits or (isinstance(p.default, str) and isinstance(value, str) and value.strip()) else None
+        if isinstance(value, str):  # instructions: all
+            return value if isinstance(p.default, str) and value.strip() else None
+        named = isinstance(value, list) and all(isinstance(v, str) and v.strip() for v in value)
+        return value if named and (value or not p.default) else None
     if p.kind == "price" and isinstance(value, list | tuple):
         both = [_number(p, v) for v in value]
         return both if len(both) == 2 and None not in both else None
@@ -173,11 +164,9 @@ def _number(p: Parameter, value: Any) -> int | float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    if p.kind == "int" and value != int(value):
+    if (p.kind == "int" and value != int(value)) or (p.above is not None and value <= p.above):
         return None
     if (p.low is not None and value < p.low) or (p.high is not None and value > p.high):
-        return None
-    if p.above is not None and value <= p.above:
         return None
     return int(value) if p.kind == "int" else value
 

@@ -1,7 +1,6 @@
 """`reflectevo run`: the ordered notebooks through papermill, each with its own parameters, into one run directory.
 
-A finished notebook is skipped; an interrupted one is executed again and finds its finished work on disk. The executed
-copies lie in `<run_dir>/notebooks/`.
+A finished notebook is skipped; an interrupted one is executed again and finds its finished work on disk.
 """
 
 from __future__ import annotations
@@ -149,18 +148,12 @@ def execute(plan: Plan, stage: str, head: str) -> None:
 
     out = store.executed_copy(plan.run_dir, stage)
     out.parent.mkdir(parents=True, exist_ok=True)
+    how = {"kernel_name": "python3", "cwd": str(store.project_root()), "progress_bar": {"desc": head, "leave": False}}
+    how["parameters"] = plan.params[stage] | {"run_dir": str(plan.run_dir)}
+    # a local kernel need not warn of unencrypted TCP, nor show how it ends when it is interrupted
+    how["extra_arguments"] = ["--IPKernelApp.log_level=50"]
     try:
-        papermill.execute_notebook(
-            str(plan.notebooks[stage]),
-            str(out),
-            parameters=plan.params[stage] | {"run_dir": str(plan.run_dir)},
-            kernel_name="python3",
-            cwd=str(store.project_root()),
-            progress_bar={"desc": head, "leave": False},
-            log_output=False,
-            # a local kernel need not warn of unencrypted TCP, nor show how it ends when it is interrupted
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )
+        papermill.execute_notebook(str(plan.notebooks[stage]), str(out), **how)
     except PapermillExecutionError as error:
         said = f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}"
         raise Failure(f"{said}\n(the whole trace is in {out})") from error
@@ -189,8 +182,7 @@ def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, to)
             moved.append(path)
-    recorded = store.Run(run_dir).params()
-    if recorded:
+    if recorded := store.Run(run_dir).params():
         kept = {stage: values for stage, values in recorded.items() if stage not in later}
         store.write_text(run_dir / "run.yaml", yaml.safe_dump(kept, sort_keys=True, allow_unicode=True))
     return moved

@@ -178,14 +178,19 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    values: Values, stages: Sequence[str] = store.STAGES, *,
-    memory: float | None = None, device: Card | None = None, facts: Assumed | None = None
-) -> Estimate:  # fmt: skip
+    values: Values,
+    stages: Sequence[str] = store.STAGES,
+    *,
+    memory: float | None = None,
+    device: Card | None = None,
+    facts: Assumed | None = None,
+) -> Estimate:
     """Plan a run from its parameters. `memory` in GiB overrides the card's. Raises ValueError for a model of unknown size."""
     shape, checkpointing = shape_of(values["model"]), values["gradient_checkpointing"]
     checkpointing = shape.parameters >= 1e9 if checkpointing is None else checkpointing
-    width, names = 4 if memory is device is None else 2, ("load_in_4bit", "lora_r", "full_finetuning")
-    setup = Setup(shape, width, *(values[name] for name in names), checkpointing, values["max_length"])
+    given = {name: values[name] for name in ("load_in_4bit", "lora_r", "full_finetuning", "max_length")}
+    width = 4 if memory is None and device is None else 2
+    setup = Setup(shape, bytes_per_weight=width, gradient_checkpointing=checkpointing, **given)
     limit = memory * GIB if memory else device.memory * GIB if device else None
     parts, facts = count(values, stages, facts), facts or Assumed()
     times = [_seconds(part, setup, device, values, facts.prompt, limit) for part in parts] if device else None
@@ -198,20 +203,20 @@ def _seconds(part: Part, setup: Setup, device: Card, values: Values, prompt: int
         return m.training_seconds(setup, device, part.tokens, dpo=part.dpo, processes=values["processes"])
     longest = values["max_new_tokens"]
     rows = min(_batch_tokens(setup, limit) // (prompt + longest), values["chunk_size"])
-    held = setup._replace(full=False)
-    return m.generation_seconds(held, device, part.prompts, part.tokens, rows=rows, prompt=prompt, longest=longest)
+    how = {"rows": rows, "prompt": prompt, "longest": longest}
+    return m.generation_seconds(setup._replace(full_finetuning=False), device, part.prompts, part.tokens, **how)
 
 
 def _batch_tokens(setup: Setup, limit: float | None) -> int:
     """The engine halves its batches until they fit; below a few rows it would not run."""
     batch = default_batch_tokens(setup.shape, setup.bytes_per_weight, "cuda" if limit else "cpu")
-    while limit and batch > 4096 and m.generation_memory(setup._replace(full=False), batch) > limit * USABLE:
+    while limit and batch > 4096 and m.generation_memory(setup, batch) > limit * USABLE:
         batch //= 2
     return batch
 
 
 def _peaks(setup: Setup, values: Values, limit: float | None) -> dict[str, float]:
-    found = {"generation": m.generation_memory(setup._replace(full=False), _batch_tokens(setup, limit))}
+    found = {"generation": m.generation_memory(setup, _batch_tokens(setup, limit))}
     for kind in ("sft", "dpo"):  # a batch is shared by the processes
         found[kind] = m.train_memory(setup, kind, -(-values[f"{kind}_batch_size"] // values["processes"]))
     return found
@@ -220,6 +225,10 @@ def _peaks(setup: Setup, values: Values, limit: float | None) -> dict[str, float
 def _remedies(setup: Setup, values: Values, limit: float) -> list[str]:
     """The usual changes, in the order of what they cost, up to the first with which the run fits."""
     said, values = [], dict(values)
+
+    def fits() -> bool:
+        return max(_peaks(setup, values, limit).values()) <= limit * USABLE
+
     for kind in ("sft", "dpo"):  # the same training, in smaller steps
         name = f"{kind}_batch_size"
         before = values[name]
@@ -227,13 +236,11 @@ def _remedies(setup: Setup, values: Values, limit: float) -> list[str]:
             values[name] //= 2
         if values[name] < before:
             said.append(f"{name}: {values[name]} and grad_accum × {before // values[name]}")
-    for name, value in (("gradient_checkpointing", True), ("full_finetuning", False), ("load_in_4bit", True), ("", None)):
-        if max(_peaks(setup, values, limit).values()) <= limit * USABLE:
-            return said
-        if name and getattr(setup, name) != value:
+    for name, value in (("gradient_checkpointing", True), ("full_finetuning", False), ("load_in_4bit", True)):
+        if not fits() and getattr(setup, name) != value:
             setup = setup._replace(**{name: value})
             said.append(f"{name}: {str(value).lower()}")
-    return [*said, "and that is not enough: a smaller model, a shorter max_length or a larger card"]
+    return said if fits() else [*said, "and that is not enough: a smaller model, a shorter max_length or a larger card"]
 
 
 def report(found: Estimate) -> str:
@@ -245,10 +252,10 @@ def report(found: Estimate) -> str:
         lines.append(f"{part.stage + '  ' + part.what:58s}{cells}{'?' if about is None else _duration(about):>9s}")
     if found.seconds:
         lines.append(f"{'in all, estimated, not measured':96s}{_duration(sum(found.seconds)):>9s}")
-    shape, setup = found.setup.shape, found.setup
+    setup = found.setup
     held = "NF4" if setup.load_in_4bit else f"{8 * setup.bytes_per_weight} bits"
-    adapter = f"{shape.lora(setup.lora_r):,} in a LoRA adapter"
-    lines.append(f"\n{shape.parameters:,} parameters, {adapter}; trained on {held}")
+    adapter = f"{setup.shape.lora(setup.lora_r):,} in a LoRA adapter"
+    lines.append(f"\n{setup.shape.parameters:,} parameters, {adapter}; trained on {held}")
     lines += [f"peak memory of {name:12s}{_gib(value):>10s}" for name, value in found.memory.items()]
     return "\n".join([*lines, verdict(found)])
 

@@ -97,8 +97,8 @@ def _found_chunks(path: Path, size: int, *, short: bool = False) -> Iterator[tup
                 if len(rows) + 1 + after <= size:  # a torn tail, of one chunk: it is made again
                     break
                 raise ValueError(
-                    f"{path}, line {i * size + len(rows) + 1}: not a JSON row, with {after} more after it. Put the "
-                    f"file back as it was, or cut it there (`head -n {i * size}`): the same command makes the rest again"
+                    f"{path}, line {i * size + len(rows) + 1}: not a JSON row, with {after} more after it. Put the file"
+                    f" back as it was, or cut it there (`head -n {i * size}`): the same command makes the rest again"
                 ) from None
             if len(rows) == size:
                 yield i, rows, end

@@ -1,8 +1,7 @@
 """Rows become an adapter: SFT, DPO and GRPO by TRL, in one process or several; export of what was trained.
 
-Read top to bottom: `training` begins (and `launch` starts several processes), `course` runs one training, `trainer` builds
-TRL's trainer from `examples` (rows), `reward` (GRPO) and `backend` (Unsloth or plain); `params` is under all of them.
-Comes in: rows of `curate`, a model's name, parameters. Nothing here reads a run directory but `export`.
+Read `training` first (`launch` starts several processes), then `trainer`, which builds TRL's trainer from `examples` (rows),
+`reward` (GRPO) and `backend` (Unsloth or plain). Nothing here reads a run directory but `export`.
 """
 
 from .backend import explicit, settle, trainable

@@ -1,21 +1,17 @@
 """What differs between training through Unsloth and through plain TRL and PEFT: this is the one module that knows.
 
 Unsloth (https://github.com/unslothai/unsloth) replaces kernels and also the defaults of TRL's configurations. The same
-parameters make the same training on both: `explicit` holds every argument that a library might otherwise choose,
-`trainable` adds the same adapter, `settle` undoes what constructors did, `compare` tells if an argument was overridden.
+parameters still make the same training on both: no default is relied on, and none may be overridden unseen.
 """
 
 from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import generate
 from .params import Kind, TrainParams
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 LARGE = 1_000_000_000  # parameters from which on activations, not weights, decide whether a training step fits
 EXPLICIT: dict[str, Any] = {
@@ -43,24 +39,21 @@ EXPLICIT_BY_KIND: dict[Kind, dict[str, Any]] = {
     },
 }  # fmt: skip
 COMPUTED = ("gradient_checkpointing_kwargs", "eval_accumulation_steps")  # None leaves them to the library
+LEARNED = {  # what decides what is learned
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs",
+    "max_steps", "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length",
+    "packing", "beta", "loss_type", "epsilon_high", "optim", "num_generations", "completion_only_loss",
+}  # fmt: skip
 PRECISION = ("bf16", "fp16")  # Unsloth's own choice for a model that overflows in 16 bits, or that is trained whole
 
 
 def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
-    """The trainer arguments that hang on no parameter, so that no default of TRL's or Unsloth's is relied on.
-
-    Two differ by backend. SFT's loss is the same, but TRL computes it in chunks, which would bypass Unsloth's kernel.
-    Rows are tokenised in this process: Unsloth starts workers for None, datasets for 1.
-    """
+    """The trainer arguments that hang on no parameter, so that no default of TRL's or Unsloth's is relied on."""
+    # rows are tokenised in this process: Unsloth starts workers for None, datasets for 1
     own: dict[str, Any] = {} if kind == "grpo" else {"dataset_num_proc": 1 if unsloth else None}
-    if kind == "sft":
+    if kind == "sft":  # the same loss, but TRL's chunks would bypass Unsloth's kernel
         own["loss_type"] = "nll" if unsloth else "chunked_nll"
     return dict(**EXPLICIT, **EXPLICIT_BY_KIND[kind], **own)
-
-
-LEARNED = frozenset(  # arguments that decide what is learned
-    ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs", "max_steps", "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "packing", "beta", "loss_type", "epsilon_high", "optim", "num_generations", "completion_only_loss"]
-)
 
 
 def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
@@ -68,14 +61,11 @@ def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
 
     Under Unsloth one that decides nothing about what is learned is only printed.
     """
-    free = PRECISION if unsloth else ()
-    changed = {
-        name: f"{name} {value!r} became {held!r}"
-        for name, value in given.items()
-        if (held := _plain(getattr(args, name))) != _plain(value)
-        and name not in free
-        and not (value is None and name in COMPUTED)
-    }
+    free, changed = PRECISION if unsloth else (), {}
+    for name, value in given.items():
+        held = _plain(getattr(args, name))
+        if held != _plain(value) and name not in free and not (value is None and name in COMPUTED):
+            changed[name] = f"{name} {value!r} became {held!r}"
     if changed and (not unsloth or LEARNED & changed.keys()):
         raise RuntimeError(f"the trainer does not train as it was told: {', '.join(changed.values())}")
     if changed:
@@ -83,7 +73,7 @@ def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value without the forms that transformers wraps it in: an enumeration's member, no reporter as an empty list."""
+    """A value as it was given to transformers, which makes enumerations, and an empty list of no reporter."""
     return "none" if value == [] else value.value if isinstance(value, enum.Enum) else value
 
 
@@ -93,14 +83,11 @@ def checkpointing(params: TrainParams, model: Any) -> bool:
     return model.num_parameters() >= LARGE if asked is None else asked
 
 
-def trainable(
-    loaded: generate.Loaded, params: TrainParams, start: str | Path | None = None
-) -> tuple[Any, LoraConfig | None]:
-    """(model, peft_config) as any TRL trainer takes them, the same training on both backends.
+def trainable(loaded: generate.Loaded, params: TrainParams, start: str | Path | None = None) -> tuple[Any, Any]:
+    """(model, peft_config) as any TRL trainer takes them; call `settle` on the trainer built with them.
 
-    Plain: the base model and the LoRA configuration that the trainer applies. Unsloth: a model that already carries the
-    adapter, and None. Full fine-tuning: the base model and None. `start`: the model with this adapter to go on training,
-    and None. LoRA goes on every linear layer but the head. Call `settle` on the trainer built with them.
+    Plain: the base model and a LoRA configuration for every linear layer but the head. Else the configuration is None,
+    and the model carries the adapter already (Unsloth, or `start`, which goes on) or needs none (full fine-tuning).
     """
     if params.full_finetuning:
         return loaded.model, None
@@ -108,14 +95,21 @@ def trainable(
         from peft import PeftModel
 
         return PeftModel.from_pretrained(loaded.model, str(start), is_trainable=True), None
-    lora = {"r": params.lora_r, "lora_alpha": params.lora_alpha, "lora_dropout": params.lora_dropout, "bias": "none"}
-    lora |= {"target_modules": linear_layers(loaded.model), "use_rslora": False, "init_lora_weights": True}
+    lora: dict[str, Any] = {"r": params.lora_r, "lora_alpha": params.lora_alpha, "lora_dropout": params.lora_dropout}
+    lora |= {
+        "bias": "none",
+        "target_modules": linear_layers(loaded.model),
+        "use_rslora": False,
+        "init_lora_weights": True,
+    }
     if generate.is_unsloth(loaded):
         from unsloth import FastLanguageModel
 
-        own = {"use_gradient_checkpointing": "unsloth" if checkpointing(params, loaded.model) else False}
-        own |= {"random_state": params.seed, "max_seq_length": params.max_length}
-        return FastLanguageModel.get_peft_model(loaded.model, **lora, **own, modules_to_save=None), None
+        own: dict[str, Any] = {
+            "use_gradient_checkpointing": "unsloth" if checkpointing(params, loaded.model) else False
+        }
+        own |= {"random_state": params.seed, "max_seq_length": params.max_length, "modules_to_save": None}
+        return FastLanguageModel.get_peft_model(loaded.model, **lora, **own), None
     from peft import LoraConfig
 
     return loaded.model, LoraConfig(**lora, task_type="CAUSAL_LM", modules_to_save=None)
@@ -134,8 +128,8 @@ def settle(trainer: Any, *, fresh: bool = True) -> None:
     """Undo, right after a TRL trainer is built, what its constructor did to the adapters.
 
     TRL turns the adapters of a 4-bit model to bf16, which a gradient scaler (fp16, a T4) refuses and small steps vanish
-    in: they go back to fp32, as PEFT makes them. For a `fresh` adapter that was on the model before the trainer was,
-    DPOTrainer keeps a copy named "ref"; the base model is that same reference without the copy.
+    in: they go back to fp32. Of a `fresh` adapter that was on the model before, DPOTrainer keeps a copy named "ref",
+    though the base model is that same reference.
     """
     import torch
 

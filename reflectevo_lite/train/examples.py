@@ -19,19 +19,15 @@ def fitting(job: Job, tokenizer: Any) -> tuple[list[Any], list[str]]:
     TRL would cut or drop a longer row without a word. Raises ValueError for them unless `too_long` is "skip".
     """
     limit, name, lengths = job.params.max_length, job.out.name, row_lengths(job, job.rows, tokenizer)
+    count, least, most = len(lengths), min(lengths), max(lengths)
     long = {i for i, n in enumerate(lengths) if n > limit}
-    print(
-        f"{name}: {len(lengths):,} rows, {sum(lengths):,} tokens ({min(lengths)} to {max(lengths)} a row, "
-        f"median {median(lengths):.0f}), {len(long) or 'none'} over max_length {limit}",
-        flush=True,
-    )
+    spread = f"{sum(lengths):,} tokens ({least} to {most} a row, median {median(lengths):.0f})"
+    print(f"{name}: {count:,} rows, {spread}, {len(long) or 'none'} over max_length {limit}", flush=True)
     if long and job.params.too_long == "error":
-        raise ValueError(
-            f"{len(long)} of {len(lengths)} {name} rows exceed max_length {limit} (longest {max(lengths)}): "
-            "raise it, or set too_long: skip"
-        )
-    if len(long) == len(lengths):
-        raise ValueError(f"every {name} row exceeds max_length {limit} (shortest {min(lengths)}): raise it")
+        over = f"{len(long)} of {count} {name} rows exceed max_length {limit} (longest {most})"
+        raise ValueError(f"{over}: raise it, or set too_long: skip")
+    if len(long) == count:
+        raise ValueError(f"every {name} row exceeds max_length {limit} (shortest {least}): raise it")
     skipped = [str(job.rows[i]["id"]) for i in sorted(long)]
     if skipped:
         print(f"{name}: left out {', '.join(skipped)}", flush=True)
@@ -39,15 +35,11 @@ def fitting(job: Job, tokenizer: Any) -> tuple[list[Any], list[str]]:
 
 
 def row_lengths(job: Job, rows: Sequence[Any], tokenizer: Any) -> list[int]:
-    """Tokens of each row as it will be trained on, by the model's chat template; the longer half of a pair counts.
-
-    For GRPO: of the prompt, with room for `max_new_tokens`.
-    """
+    """Tokens of each row by the chat template: of a pair the longer half, for GRPO the prompt and `max_new_tokens`."""
 
     def measure(conversations: list[Any], asks: bool) -> list[int]:
-        texts = tokenizer.apply_chat_template(
-            conversations, tokenize=False, add_generation_prompt=asks, **generate.TEMPLATE
-        )
+        form = {"tokenize": False, "add_generation_prompt": asks, **generate.TEMPLATE}
+        texts = tokenizer.apply_chat_template(conversations, **form)
         return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     if job.kind == "grpo":
@@ -58,18 +50,13 @@ def row_lengths(job: Job, rows: Sequence[Any], tokenizer: Any) -> list[int]:
 
 
 def split(rows: Sequence[Any], params: TrainParams) -> tuple[list[Any], list[Any]]:
-    """(rows to train on, rows to validate on): all rows of a question are on one side, drawn by seed.
-
-    Raises ValueError if a side would be empty.
-    """
-    if not params.validation_share:
+    """(rows to train on, rows to validate on), split by question and seed; ValueError if a side would be empty."""
+    share, questions = params.validation_share, sorted({row["id"] for row in rows})
+    if not share:
         return list(rows), []
-    questions = sorted({row["id"] for row in rows})
-    count = round(params.validation_share * len(questions))
+    count = round(share * len(questions))
     if not 0 < count < len(questions):
-        raise ValueError(
-            f"validation_share {params.validation_share} of {len(questions)} questions leaves one side empty"
-        )
+        raise ValueError(f"validation_share {share} of {len(questions)} questions leaves one side empty")
     held = set(random.Random(f"validation/{params.seed}").sample(questions, count))
     return [r for r in rows if r["id"] not in held], [r for r in rows if r["id"] in held]
 

@@ -1,7 +1,7 @@
 """Training in several processes, through torchrun, the same way from a notebook, from papermill and from a shell.
 
-The job (rows and parameters) is written to a file and fresh processes work on it (`__main__`), so it does not matter what
-the calling process has done to a GPU before. Only the main worker speaks and writes. On CPU they talk over gloo.
+Fresh processes work on a job file (`__main__`), so it does not matter what the calling process has done to a GPU before.
+Only the main worker speaks and writes. On CPU they talk over gloo.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ def workers() -> int:
 
 
 def start(job: Job) -> dict[str, Any]:
-    """Train in `job.params.processes` new processes and return the record that they left.
+    """Train in `job.params.processes` new processes, which end with this one however it ends; return their record.
 
-    What the main worker prints is printed here too. Raises ValueError if there are fewer GPUs, and RuntimeError with the
-    first error in the workers' log if they fail. The workers end with the calling process, however that ends.
+    Raises ValueError if there are fewer GPUs, and RuntimeError with the first error in the workers' log if they fail.
     """
     import torch
 
@@ -47,8 +46,14 @@ def start(job: Job) -> dict[str, Any]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", __package__, str(write_job(job)), "--watch-stdin"]
     with open(job.work / LOG, "w", encoding="utf-8") as log:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "encoding": "utf-8"}
-        with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, **pipes) as child:
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": log,
+            "encoding": "utf-8",
+        }
+        child: Any = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, **pipes)
+        with child:
             try:
                 for line in child.stdout:
                     print(line, end="", flush=True)
@@ -73,7 +78,7 @@ def read_job(path: str | Path) -> Job:
 
 
 def end_with_stdin() -> None:
-    """End this process when the one that started it has gone, and with it the other end of its standard input."""
+    """End this process when the one that started it, at the other end of its standard input, has gone."""
     while os.read(0, 4096):  # not sys.stdin, whose lock this thread would hold
         pass
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,10 +13,9 @@ Kind = Literal["sft", "dpo", "grpo"]
 
 @dataclass(frozen=True)
 class TrainParams:
-    """Hyper-parameters of one training. Lengths in tokens; batch_size × grad_accum rows make one optimiser step.
+    """Hyper-parameters of one training, lengths in tokens. Raises ValueError for values that contradict each other.
 
-    `batch_size` is that of all `processes` together, so their number does not change what is learned. Raises ValueError
-    for values that contradict each other.
+    batch_size × grad_accum rows make one optimiser step, by all `processes` together: their number changes nothing.
     """
 
     learning_rate: float
@@ -45,17 +44,15 @@ class TrainParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        share, uneven = self.validation_share, self.processes < 1 or self.batch_size % self.processes != 0
         wrong = {
             f"too_long {self.too_long!r} must be 'error' or 'skip'": self.too_long not in ("error", "skip"),
             "full_finetuning needs load_in_4bit: false": self.full_finetuning and self.load_in_4bit,
             "lora_r must be at least 1 (all weights are trained by full_finetuning: true)": self.lora_r < 1,
             f"warmup {self.warmup} must be in [0, 1)": not 0 <= self.warmup < 1,
-            f"validation_share {self.validation_share} must be in [0, 1)": not 0 <= self.validation_share < 1,
-            "patience watches the validation loss: set validation_share above 0": self.patience > 0
-            and not self.validation_share,
-            f"batch_size {self.batch_size} cannot be shared by {self.processes} processes: choose a multiple": (
-                self.processes < 1 or self.batch_size % self.processes != 0
-            ),
+            f"validation_share {share} must be in [0, 1)": not 0 <= share < 1,
+            "patience watches the validation loss: set validation_share above 0": self.patience > 0 and not share,
+            f"batch_size {self.batch_size} cannot be shared by {self.processes} processes: choose a multiple": uneven,
         }
         if found := [message for message, is_so in wrong.items() if is_so]:
             raise ValueError("; ".join(found))
@@ -64,23 +61,20 @@ class TrainParams:
     def of(cls, rates: Literal["sft", "corrector", "dpo"], p: Any) -> TrainParams:
         """From a run's parameters: `p.sft_learning_rate` … by `rates`, and every field that `p` has under its own name.
 
-        A rate of the corrector that is 0 or None is that of SFT. Packing is left out for DPO, which has none.
+        A rate of the corrector that is 0 or None is that of SFT. DPO has no packing.
         """
-        prefix = {"sft": "sft", "corrector": "sft", "dpo": "dpo"}[rates]
-        own = {
-            name: getattr(p, f"{rates}_{name}", None) or getattr(p, f"{prefix}_{name}")
-            for name in ("learning_rate", "epochs", "batch_size")
-        }
+        names, prefix = (
+            ("learning_rate", "epochs", "batch_size"),
+            {"sft": "sft", "corrector": "sft", "dpo": "dpo"}[rates],
+        )
+        own = {name: getattr(p, f"{rates}_{name}", None) or getattr(p, f"{prefix}_{name}") for name in names}
         own |= {"beta": p.dpo_beta, "packing": False} if rates == "dpo" else {}
         return cls(**_named_in(p) | own)
 
 
 @dataclass(frozen=True)
 class GRPOParams(TrainParams):
-    """`TrainParams` for GRPO: `batch_size` counts reflections, `steps` optimiser steps; `epochs` and `beta` are not used.
-
-    Raises ValueError for values that contradict each other.
-    """
+    """`TrainParams` for GRPO: `batch_size` counts reflections, `steps` optimiser steps; `epochs` and `beta` are not used."""
 
     epochs: float = 1.0
     steps: int = 25
@@ -92,15 +86,13 @@ class GRPOParams(TrainParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch_size * self.grad_accum % self.generations or self.generations < 2:
-            raise ValueError(
-                f"batch_size {self.batch_size} × grad_accum {self.grad_accum} must hold whole groups of "
-                f"{self.generations} (two or more) generations"
-            )
+            rows = f"batch_size {self.batch_size} × grad_accum {self.grad_accum}"
+            raise ValueError(f"{rows} must hold whole groups of {self.generations} (two or more) generations")
         if self.validation_share or self.packing:
             raise ValueError("validation_share and packing are for SFT and DPO: leave them out for GRPO")
 
     @classmethod
-    def of(cls, p: Any) -> GRPOParams:
+    def of(cls, p: Any) -> GRPOParams:  # type: ignore[override]
         """From a run's parameters: `p.grpo_learning_rate` …, and every field that `p` has under its own name."""
         own = {name: getattr(p, f"grpo_{name}") for name in ("learning_rate", "batch_size", "generations")}
         own |= {"steps": max(1, p.grpo_steps), "temperature": p.temperature, "max_new_tokens": p.max_new_tokens}
@@ -111,7 +103,7 @@ def _named_in(p: Any) -> dict[str, Any]:
     return {field.name: getattr(p, field.name) for field in fields(TrainParams) if hasattr(p, field.name)}
 
 
-def planned_steps(kind: Kind, params: TrainParams, rows: int) -> int:
+def planned_steps(kind: Kind, params: Any, rows: int) -> int:
     """Optimiser steps of a whole training on so many rows (or packed sequences)."""
     if kind == "grpo":
         return params.steps
@@ -125,7 +117,7 @@ class Job(NamedTuple):
     rows: Sequence[Any]
     out: Path
     model: str
-    params: TrainParams
+    params: Any  # TrainParams, for GRPO GRPOParams
     start: str | None = None  # the adapter (or whole model) to go on from; None: a fresh adapter of `model`
 
     @property

@@ -1,9 +1,8 @@
 """GRPO's reward: a reflection is good if it leads the untouched Generator to a right second turn.
 
-The idea is that of "Reflect, Retry, Reward" (arXiv 2505.24726), the optimiser GRPO (arXiv 2402.03300) as TRL has it. A
-prompt is the generic reflection prompt on a failed attempt of a training question. The policy samples a group of
-reflections; for each the base model, adapter off, answers again greedily; the reward is 1 if that answer is right. Only
-the reflection's tokens are trained on. Nothing here sees a test question.
+The idea is that of "Reflect, Retry, Reward" (arXiv 2505.24726), the optimiser GRPO (arXiv 2402.03300) as TRL has it. The
+policy samples a group of reflections on a failed attempt of a training question; for each the base model, adapter off,
+answers again greedily. Only the reflection's tokens are trained on. Nothing here sees a test question.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from ..rows import RewardRow
 class SecondTurnReward:
     """1.0 for a reflection that leads the untouched base model to a right second turn, else 0.0.
 
-    A reflection that states the gold answer earns nothing: its prompt forbids that, and else it would be the easiest
-    thing to learn. Base and policy share their weights: the policy's adapter is off while the base answers.
+    A reflection that states the gold answer earns nothing: its prompt forbids that, and it would be the easiest to learn.
     """
 
     __name__ = "second_turn"  # TRL's name for it in the history
@@ -32,8 +30,7 @@ class SecondTurnReward:
 
     def __call__(self, prompts: Any, completions: Sequence[Any], row: Sequence[int], **_: Any) -> list[float]:
         """Rewards of `completions` (one assistant message each) on the rows with these numbers."""
-        asked = [self.rows[i] for i in row]
-        return self.rewards(asked, [messages[0]["content"].strip() for messages in completions])
+        return self.rewards([self.rows[i] for i in row], [said[0]["content"].strip() for said in completions])
 
     def rewards(self, asked: Sequence[RewardRow], texts: Sequence[str]) -> list[float]:
         """One reward for each reflection on each row."""

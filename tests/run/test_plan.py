@@ -96,7 +96,7 @@ def test_every_remedy_lowers_the_peak():
     assert memory.train_memory(setup, "dpo", 2) < peak and memory.train_memory(setup, "sft", 4) < peak
     for change in ({"gradient_checkpointing": True}, {"load_in_4bit": True}, {"max_length": 512}, {"lora_r": 8}):
         assert memory.train_memory(setup._replace(**change), "dpo", 4) < peak
-    assert memory.train_memory(setup._replace(full=True), "sft", 4) > 130 * GIB
+    assert memory.train_memory(setup._replace(full_finetuning=True), "sft", 4) > 130 * GIB
 
 
 def planned_run(tmp_path, capsys, text, *args):

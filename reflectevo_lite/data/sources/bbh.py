@@ -1,4 +1,7 @@
 """BIG-Bench Hard: the 27 BIG-bench tasks that language models found hardest.
+
+https://github.com/suzgunmirac/BIG-Bench-Hard · hub SaylorTwift/bbh
+
 Original file <task>.json of the repository's bbh/, {"canary": …, "examples": [row, …]}; hub rows are the same.
 
     {"input": "Ann is taller than Bo. Who is shorter?\\nOptions:\\n(A) Ann\\n(B) Bo", "target": "(B)"}

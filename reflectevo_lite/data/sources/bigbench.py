@@ -1,4 +1,7 @@
 """BIG-bench: any JSON task by name; analytic_entailment, physical_intuition, causal_judgment are preset.
+
+https://github.com/google/BIG-bench · hub hails/bigbench (<task>_zero_shot)
+
 Original file <task>/task.json (the repository's bigbench/benchmark_tasks/<task>/task.json):
 
     {"task_prefix": "Does the second sentence follow from the first?", "canary": "…", "examples": [

@@ -1,4 +1,7 @@
 """CoQA: questions in a conversation about a story, short free answers.
+
+https://stanfordnlp.github.io/coqa/ · hub EleutherAI/coqa
+
 Original files coqa-train-v1.0.json and coqa-dev-v1.0.json, {"data": [conversation, …]}:
 
     {"id": "s1", "source": "mctest", "story": "Mia fed the cat and left.",

@@ -1,4 +1,7 @@
 """GSM8K: grade-school word problems, solved in 2 to 8 steps.
+
+https://github.com/openai/grade-school-math · hub openai/gsm8k (main)
+
 Original files train.jsonl, test.jsonl; hub rows are the same. The answer is the number after ####.
 
     {"question": "A pen costs 3 coins. What do 4 pens cost?",

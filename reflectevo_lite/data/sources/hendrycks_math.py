@@ -1,4 +1,7 @@
 r"""MATH: competition mathematics with worked solutions, 7 subjects, 5 levels.
+
+https://github.com/hendrycks/math · hub EleutherAI/hendrycks_math (a configuration per subject)
+
 Original files MATH/{train,test}/<subject>/<number>.json, one row each; hub rows are the same.
 
     {"problem": "If $3x + 1 = 10$, what is $x$?", "level": "Level 1", "type": "Algebra",

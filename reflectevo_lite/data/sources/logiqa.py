@@ -1,4 +1,7 @@
 """LogiQA: logic questions of the Chinese civil servants' examination, in English translation. 4 options.
+
+https://github.com/lgw863/LogiQA-dataset (its hub copies are scripts, which datasets ≥ 4 does not run)
+
 Original files Train.txt, Eval.txt, Test.txt: 8 lines a question — blank, letter, context, question, four options.
 
     ⏎

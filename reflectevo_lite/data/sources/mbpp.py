@@ -1,4 +1,7 @@
 """MBPP: short Python functions from a one-sentence description, graded by asserts; full and hand-checked set.
+
+https://github.com/google-research/google-research/tree/master/mbpp · hub google-research-datasets/mbpp
+
 Original files mbpp.jsonl (full) and sanitized-mbpp.json; hub rows are the same.
 
     {"task_id": 11, "text": "Write a function to double a number.", "code": "def twice(n):\\n  return 2 * n",

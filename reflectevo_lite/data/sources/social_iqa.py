@@ -1,4 +1,7 @@
 """Social IQa: everyday situations and what people feel, want or do next. 3 options.
+
+https://leaderboard.allenai.org/socialiqa · hub lighteval/siqa (allenai/social_i_qa is a script)
+
 Original files {train,dev}.jsonl with {train,dev}-labels.lst beside them (a label 1–3 a line); hub rows hold the label.
 
     {"context": "Lou lent Kim an umbrella.", "question": "How would Kim feel?",

@@ -1,4 +1,7 @@
 """SQuADShifts: SQuAD's way of asking, on new Wikipedia articles, New York Times, Reddit and Amazon reviews.
+
+https://modestyachts.github.io/squadshifts-website/ (its hub copy is a script, which datasets ≥ 4 does not
+
 Original files new_wiki_v1.0.json, nyt_v1.0.json, reddit_v1.0.json, amazon_reviews_v1.0.json, in SQuAD's form:
 
     {"data": [{"title": "t", "paragraphs": [{"context": "The kettle boils in two minutes.", "qas": [

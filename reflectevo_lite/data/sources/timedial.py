@@ -1,4 +1,7 @@
 """TimeDial: which span of time fits the gap in a dialogue?
+
+https://github.com/google-research-datasets/TimeDial (its hub copy is a script, which datasets ≥ 4 does not
+
 Original file test.json, a list; hub rows are the same, but come from a script, which datasets ≥ 4 refuses.
 
     {"id": 1, "conversation": ["A: When does the film start?", "B: At eight. We still have <MASK>."],

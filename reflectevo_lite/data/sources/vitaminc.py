@@ -1,4 +1,7 @@
 """VitaminC: does a sentence of Wikipedia support a claim, refute it, or neither?
+
+https://github.com/TalSchuster/VitaminC · hub tals/vitaminc
+
 Original files train.jsonl, dev.jsonl, test.jsonl; hub rows are the same.
 
     {"unique_id": "v1_1", "page": "Kettle", "claim": "The kettle was sold over 100 times.",

@@ -9,9 +9,8 @@ from .gpu import generation, training
 def run(out: str | Path, *, gpu: bool = False, rounds: int = 5, size: int = 256, seconds: float = 1800) -> str:
     """Measure, write every table to `out` (JSON and Markdown), and return the tables as Markdown.
 
-    CPU: `rounds` comparisons each, `size` problems rolled out at a time (bench.*). With `gpu`, also training steps and
-    generation at real models' shapes (gpu_training.*, generation.*), for at most `seconds`; what `out` has already is
-    not measured again. Raises ValueError for `gpu` without CUDA, and if `out` holds figures of another card.
+    On the CPU, `rounds` comparisons each, `size` problems at a time. With `gpu`, also generation and training steps, for
+    at most `seconds`. Raises ValueError for `gpu` without CUDA, and if `out` holds figures of another card.
     """
     import torch
 
@@ -19,8 +18,6 @@ def run(out: str | Path, *, gpu: bool = False, rounds: int = 5, size: int = 256,
         raise ValueError("bench --gpu needs a CUDA device: there is none here (leave --gpu out for the CPU's table)")
     tables = [measure(out, rounds=rounds, size=size)]
     if gpu:
-        tables += [
-            generation(out, seconds=min(120, seconds / 3)),
-            training(out, seconds=seconds - min(120, seconds / 3)),
-        ]
+        first = min(120, seconds / 3)
+        tables += [generation(out, seconds=first), training(out, seconds=seconds - first)]
     return "\n".join(tables)

@@ -1,7 +1,4 @@
-"""One measurement on the card, in a process of its own.
-
-It imports its libraries, waits for a line on its input, measures, and writes what it found to a file.
-"""
+"""One measurement on the card, in a process of its own."""
 
 from __future__ import annotations
 
@@ -53,11 +50,11 @@ def _random(name: str, **tokens: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     kind, s, _ = SHAPES[name]
-    sizes = {"hidden_size": s.hidden, "num_hidden_layers": s.layers, "intermediate_size": s.intermediate}
-    sizes |= {"num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads, "head_dim": s.head_dim}
-    sizes |= {"vocab_size": s.vocab}
-    tokens = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | tokens
-    config = AutoConfig.for_model(kind, **sizes, tie_word_embeddings=s.tied, max_position_embeddings=8192, **tokens)
+    options = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | tokens
+    options |= {"hidden_size": s.hidden, "num_hidden_layers": s.layers, "intermediate_size": s.intermediate}
+    options |= {"num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads, "head_dim": s.head_dim}
+    options |= {"vocab_size": s.vocab, "tie_word_embeddings": s.tied, "max_position_embeddings": 8192}
+    config = AutoConfig.for_model(kind, **options)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -67,16 +64,12 @@ def rows_of(kind: str, n: int, tokenizer: Any, longest: int = MAX_LENGTH, seed: 
     """`n` rows of random words whose lengths vary as `LENGTHS`, in tokens; shorter in proportion to `longest`."""
     names = ("prompt", "completion") if kind == "sft" else ("prompt", "chosen", "rejected")
     rng, share = random.Random(seed), min(1.0, longest / MAX_LENGTH)
-    words = _single_tokens(tokenizer)
-    lengths = [{name: max(2, int(rng.randint(*LENGTHS[name]) * share)) for name in names} for _ in range(n)]
-    return [{name: " ".join(rng.choices(words, k=tokens)) for name, tokens in row.items()} for row in lengths]
-
-
-def _single_tokens(tokenizer: Any) -> list[str]:
-    """Words that are one token each, alone and after another."""
     words = sorted({tokenizer.decode([i]).strip() for i in range(min(len(tokenizer), 20_000))})
     twice = tokenizer([f"{word} {word}" for word in words], add_special_tokens=False)["input_ids"]
-    return [word for word, ids in zip(words, twice, strict=True) if word.isalnum() and len(ids) == 2]
+    # words that are one token each, alone and after another
+    words = [word for word, ids in zip(words, twice, strict=True) if word.isalnum() and len(ids) == 2]
+    lengths = [{name: max(2, int(rng.randint(*LENGTHS[name]) * share)) for name in names} for _ in range(n)]
+    return [{name: " ".join(rng.choices(words, k=tokens)) for name, tokens in row.items()} for row in lengths]
 
 
 def train_steps(folder: str, shape: str, kind: str, arm: str, steps: int = 8, repeat: int = 0) -> dict[str, Any]:
@@ -110,9 +103,8 @@ def _trainer(folder: str, kind: str, arm: str, batch: int, steps: int, longest: 
     import trl
     from datasets import Dataset
 
-    loaded = generate.load(
-        folder, dtype="bfloat16", load_in_4bit=in_4bit, backend=backend, max_length=longest, for_training=True
-    )
+    how = {"dtype": "bfloat16", "load_in_4bit": in_4bit, "backend": backend, "for_training": True}
+    loaded = generate.load(folder, max_length=longest, **how)
     lora = {"lora_r": RANK, "lora_alpha": 2 * RANK, "gradient_checkpointing": True, "max_length": longest}
     model, peft_config = train.trainable(loaded, train.TrainParams(learning_rate=1e-4, epochs=1, **lora))
     arguments = {
@@ -126,13 +118,8 @@ def _trainer(folder: str, kind: str, arm: str, batch: int, steps: int, longest: 
         arguments = train.explicit(kind, unsloth=unsloth) | arguments | extra
     rows = rows_of(kind, (steps + WARM_UP + 2) * batch * (4 if extra.get("packing") else 1), loaded.tokenizer, longest)
     config, trainer_class = (trl.SFTConfig, trl.SFTTrainer) if kind == "sft" else (trl.DPOConfig, trl.DPOTrainer)
-    trainer = trainer_class(
-        model,
-        args=config(**arguments),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=loaded.tokenizer,
-        peft_config=peft_config,
-    )
+    given = {"processing_class": loaded.tokenizer, "peft_config": peft_config}
+    trainer = trainer_class(model, args=config(**arguments), train_dataset=Dataset.from_list(rows), **given)
     if ours:
         train.settle(trainer)
     return trainer, loaded.backend
@@ -182,7 +169,7 @@ def answer(batching: str, shape: str, prompts: int, new_tokens: int, rounds: int
 
 
 def main() -> None:
-    """What the bench's own processes run."""
+    """Import the libraries, wait for a line on the input, measure, and write what was found to a file."""
     what, options, result = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
     if what == "train_steps":
         generate.choose_backend("auto" if ARMS[options["arm"]][0] else "transformers")  # before trl is imported

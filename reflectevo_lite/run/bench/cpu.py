@@ -34,19 +34,13 @@ def generation(rounds: int, size: int, alone: int = 48) -> list[dict[str, Any]]:
     problems, pool = embedded.problems(size, "train", seed=0), prompts.POOL
     answers = [prompts.answer_prompt(p) for p in problems]
     first = ours.generate(answers[: size // 4], max_new_tokens=96)
-    reflections = [
-        prompts.reflection_prompt(problem, found[0].text, pool[(4 * i + j) % len(pool)])
-        for i, (problem, found) in enumerate(zip(problems, first, strict=False))
-        for j in range(4)
-    ]
+    attempts = [(problem, found[0].text) for problem, found in zip(problems, first, strict=False) for _ in range(4)]
+    reflections = [prompts.reflection_prompt(*attempt, pool[i % len(pool)]) for i, attempt in enumerate(attempts)]
     name = "rollouts (answer, 2 reflections, 2 second answers; greedy)"
     both = partial(rolled_out, ours, problems, size), partial(rolled_out, one, problems, min(alone, size // 4))
     rows = [comparison(name, "problems/s", "one prompt at a time", paired(*both, rounds))]
-    for name, asked, options in (
-        ("answers", answers, {}),
-        ("4 reflections each", reflections, {}),
-        ("8 samples each", answers[: size // 8], {"n": 8, "temperature": 1.0}),
-    ):
+    sampled = ("8 samples each", answers[: size // 8], {"n": 8, "temperature": 1.0})
+    for name, asked, options in (("answers", answers, {}), ("4 reflections each", reflections, {}), sampled):
         both = (partial(tokens, engine, asked, 96, **options) for engine in (ours, plain))
         rows.append(comparison(f"generation: {name}", "tokens/s", "generate, same batches", paired(*both, rounds)))
     return rows
@@ -69,10 +63,7 @@ def tokens(engine: TransformersEngine, asked: Sequence[list[Message]], limit: in
 
 
 def memory(few: int = 2_000, many: int = 20_000) -> dict[str, Any]:
-    """Peak memory of rollouts for many problems against few, each in a process of its own.
-
-    Short ones (8 new tokens, one reflection): what grows with the number of problems is what is looked for.
-    """
+    """Peak memory of short rollouts for many problems against few, each in a process of its own."""
     peaks = []
     for n in (many, few):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -1,8 +1,7 @@
 """The card's tables: training steps (plain TRL + PEFT against this package's path) and generation, at real models' shapes.
 
-Every measurement is a process of its own (`child`), since Unsloth changes trl for the whole process; it has a time limit and
-a log in `<out>/logs/`, and imports its libraries while the one before it measures. What matters most comes first. Tables are
-written anew after every measurement, and the same command goes on from there.
+Every measurement is a process of its own (`child`), since Unsloth changes trl for the whole process. It has a time limit
+and a log in `<out>/logs/`. Tables are written anew after every measurement; the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -31,16 +30,12 @@ ORDER = [*itertools.product(("sft", "dpo"), ("plain", "ours", *FOUR_BITS))]
 ORDER += [("sft", "ours, packed"), ("sft", "ours, padding-free")]
 TRAINING = "model's shape | objective | arm | tokens/s | × plain | peak GiB | × plain | of bf16 peak | repeats"
 NAMES = ("shape", "kind", "arm", "repeat")  # what tells one training measurement from another
+Words = Sequence[str]
 Job = tuple[str, dict[str, Any], float]  # what the child does, with which options, its limit in seconds
 
 
 def training(
-    out: str | Path,
-    *,
-    seconds: float,
-    shapes: Sequence[str] = SHAPES,
-    arms: Sequence[str] = tuple(ARMS),
-    repeats: int = 3,
+    out: str | Path, *, seconds: float, shapes: Words = SHAPES, arms: Words = tuple(ARMS), repeats: int = 3
 ) -> str:
     """Measure every shape, objective and arm, write gpu_training.json and .md to `out`, and return the table.
 
@@ -97,11 +92,9 @@ def generation(out: str | Path, *, seconds: float, shape: str = SHAPES[0], promp
     rows, failed = _known(path, settings), {}
     note = f"Generation on random weights of {shape}'s shape."
     save = lambda: write(path, COMPARISON, lines(rows), note, {"settings": settings, "rows": rows, "failed": failed})
-    jobs: list[Job] = [
-        ("answer", {"batching": batching, "rounds": rounds} | settings, seconds / 2)
-        for batching, rounds in (("padded", 2), ("continuous", 1))
-        if batching not in [row["batching"] for row in rows]
-    ]
+    asked = [{"batching": "padded", "rounds": 2} | settings, {"batching": "continuous", "rounds": 1} | settings]
+    measured = [row["batching"] for row in rows]
+    jobs: list[Job] = [("answer", how, seconds / 2) for how in asked if how["batching"] not in measured]
     for (_, options, _), found in _measure(jobs, path.with_name("logs"), seconds):
         if "error" in found:
             failed[options["batching"]] = found["error"]
@@ -132,17 +125,13 @@ class Child:
     def __init__(self, job: Job, log: Path, result: Path) -> None:
         self.log, self.result = log, result
         code = f"from {__package__} import child; child.main()"
+        command = [sys.executable, "-c", code, job[0], json.dumps(job[1]), str(result)]
         places = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]  # wherever this package lies
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code, job[0], json.dumps(job[1]), str(result)],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
-                cwd=result.parent,  # a library that writes beside itself writes there
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-            )
+        with open(log, "wb") as output:  # a library that writes beside itself writes into `cwd`
+            pipes = {"stdin": subprocess.PIPE, "stdout": output, "stderr": output}
+            self.process = subprocess.Popen(command, env=env, cwd=result.parent, **pipes)
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """What was measured, or the error; the process is ended after `seconds`."""

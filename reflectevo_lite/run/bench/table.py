@@ -16,8 +16,7 @@ COMPARISON = " | rate | against | rate | ratio (lowest to highest round)"
 
 
 def paired(ours: Work, theirs: Work, rounds: int) -> Iterator[Pair]:
-    """Work done a second, round by round; the order is swapped every round, so that whatever else the machine does hits
-    both. A first round warms up and is not counted."""
+    """Work done a second, round by round after a warm-up, in swapped order: what else the machine does hits both."""
     for i in range(-1, rounds):
         found = {}
         for work in (theirs, ours) if i % 2 else (ours, theirs):
