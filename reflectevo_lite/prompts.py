@@ -2,7 +2,6 @@
 
 A prompt holds the question, at most one attempt, and what is asked now; a verdict ("not correct") is said only in
 *oracle* mode, as in the paper, and never in *intrinsic* mode. No prompt holds a gold answer or an earlier retry.
-
 The pool of reflection instructions follows the paper's scheme (section 3.2 of arXiv 2505.16475): 2 ways to verify
 × 8 places to look × 2 kinds of plan, identified as `v-l-p` from `1-1-1` to `2-8-2`. The wording is this project's.
 """
@@ -65,7 +64,6 @@ INSTRUCTIONS: dict[str, str] = {
     f"{v}-{where}-{p}": f"{VERIFY[v]} {LOCATE[where][1]} {PLAN[p]}" for v in VERIFY for where in LOCATE for p in PLAN
 } | {"generic": GENERIC}
 POOL: tuple[str, ...] = tuple(name for name in INSTRUCTIONS if name != "generic")
-POOL_PATTERN = "*-*-*"
 KNOWN_INSTRUCTIONS = "there are 1-1-1 to 2-8-2, patterns of these such as 1-*-*, all, and generic"
 
 
@@ -76,11 +74,8 @@ def aspect(instruction: str) -> str | None:
 
 def instruction_pool(chosen: str | Sequence[str] = "all") -> list[str]:
     """The instructions that `chosen` names, in the pool's order: "all" (the 32), identifiers, patterns such as "1-*-*"
-    (verify 1 only) or "*-1-*" (look for calculation only), or a list of these.
-
-    Raises ValueError naming what fits no instruction.
-    """
-    names = [POOL_PATTERN if name == "all" else name for name in ([chosen] if isinstance(chosen, str) else chosen)]
+    (verify 1 only) or "*-1-*" (look for calculation only), or a list of these. Raises ValueError for an unknown one."""
+    names = ["*-*-*" if name == "all" else name for name in ([chosen] if isinstance(chosen, str) else chosen)]
     found = {name: fnmatch.filter(INSTRUCTIONS, str(name)) for name in names}
     if unknown := [name for name, fits in found.items() if not fits]:
         raise ValueError(f"unknown reflection instruction {', '.join(map(str, unknown))}: {KNOWN_INSTRUCTIONS}")
@@ -92,11 +87,10 @@ def instruction_pool(chosen: str | Sequence[str] = "all") -> list[str]:
 def draw_instructions(n: int, seed: int, pool: Sequence[str] = POOL, *, k: int = 1) -> list[str]:
     """`n` instructions out of `pool`, seeded and balanced: counts differ by at most one.
 
-    Each `k` in a row are one wrong answer's: none of them comes twice as long as the pool has k. Raises ValueError for a
-    name that is not in the pool of 32 (nor "generic").
+    Each `k` in a row are one wrong answer's: none of them comes twice as long as the pool has k. Raises ValueError for
+    an unknown name.
     """
-    cards, drawn = instruction_pool(pool), list[str]()
-    rng = random.Random(f"instructions/{seed}")
+    cards, drawn, rng = instruction_pool(pool), list[str](), random.Random(f"instructions/{seed}")
     while len(drawn) < n:
         hand = drawn[len(drawn) - len(drawn) % k :]
         drawn += sorted(rng.sample(cards, len(cards)), key=hand.count)  # what the answer has not yet had comes first
@@ -117,7 +111,7 @@ def reflection_prompt(
 
 
 def retry_prompt(problem: Problem, attempt: str, reflection: str | None, mode: Mode = "oracle") -> list[Message]:
-    """Turn 2: answer again with `reflection` at hand, or plainly where it is None (the retry control)."""
+    """Turn 2: answer again with `reflection` at hand, or plainly if it is None (the retry control)."""
     return _after(problem, attempt, f"{_retry(reflection, mode)} {ANSWER_FORMAT[problem['grader']]}")
 
 
@@ -138,7 +132,7 @@ def join_one_stage(reflection: str, attempt: str) -> str:
 
 
 def split_one_stage(completion: str) -> tuple[str, str]:
-    """Reflection and second attempt of a one-stage completion; the whole text is both where the layout is missing."""
+    """Reflection and second attempt of a one-stage completion; the whole text is both if the layout is missing."""
     head, mark, tail = completion.partition(SECOND_ATTEMPT_HEAD.strip())
     reflection = head.strip().removeprefix(REFLECTION_HEAD.strip()).strip()
     return (reflection, tail.strip()) if mark else (completion.strip(), completion.strip())
@@ -154,9 +148,8 @@ def question_text(problem: Problem) -> str:
 
 
 def _retry(reflection: str | None, mode: Mode) -> str:
-    if reflection is None:
-        return f"{VERDICT[mode]} {RETRY}"
-    return f"{VERDICT[mode]} {REFLECTION_FOLLOWS}\n\n{reflection}\n\n{RETRY_WITH_REFLECTION}"
+    asked = RETRY if reflection is None else f"{REFLECTION_FOLLOWS}\n\n{reflection}\n\n{RETRY_WITH_REFLECTION}"
+    return f"{VERDICT[mode]} {asked}"
 
 
 def _after(problem: Problem, attempt: str, asked: str) -> list[Message]:
@@ -167,29 +160,19 @@ def _user(content: str) -> Message:
     return {"role": "user", "content": content}
 
 
-# -- The judge of D^pref ---------------------------------------------------------------------------------------------------
 JUDGE_HEAD = "A student answered the question below, and the answer was wrong. Two reflections on that answer follow."
 JUDGE_ASK = (
-    "Which reflection would help the student more to answer the question rightly? The better one names the mistake that "
-    "was truly made, explains its cause soundly, and gives a plan that can be acted upon. Neither length, nor style, nor "
-    "the order in which the two stand here should count."
+    "Which reflection would help the student more to answer the question rightly? The better one names the mistake "
+    "that was truly made, explains its cause soundly, and gives a plan that can be acted upon. Neither length, nor "
+    "style, nor the order in which the two stand here should count."
 )
 JUDGE_LETTER = "Reply with one letter: A or B."
 JUDGE_REASONED = "Compare them in a few sentences. End with a line that says 'Verdict: ' and A, B or tie."
 
 
 def judge_prompt(problem: Problem, attempt: str, a: str, b: str, *, letter_only: bool = False) -> list[Message]:
-    """Ask which of two reflections on a failed attempt is the better one.
-
-    One user message: question, attempt, reflections `a` and `b` in this order. It holds neither the gold answer nor what
-    the reflections led to. `letter_only` asks for the bare verdict, otherwise for a short comparison that ends with it.
-    """
-    parts = [
-        JUDGE_HEAD,
-        f"[Question]\n{question_text(problem)}",
-        f"[Wrong answer]\n{attempt}",
-        f"[Reflection A]\n{a}",
-        f"[Reflection B]\n{b}",
-        f"{JUDGE_ASK} {JUDGE_LETTER if letter_only else JUDGE_REASONED}",
-    ]
-    return [_user("\n\n".join(parts))]
+    """Ask the judge of D^pref which of two reflections on a failed attempt is the better one: the bare verdict, or a
+    short comparison that ends with it. It holds neither the gold answer nor what the reflections led to."""
+    shown = {"Question": question_text(problem), "Wrong answer": attempt, "Reflection A": a, "Reflection B": b}
+    asked = f"{JUDGE_ASK} {JUDGE_LETTER if letter_only else JUDGE_REASONED}"
+    return [_user("\n\n".join([JUDGE_HEAD, *(f"[{head}]\n{text}" for head, text in shown.items()), asked]))]

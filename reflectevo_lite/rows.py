@@ -1,8 +1,7 @@
 """The rows that pass between the stages: plain dicts in JSON Lines, documented here and nowhere else.
 
-Every file of a run holds one kind of row. `Problem` comes from a source, `Rollout` from generation, `SFTRow` and
-`PreferenceRow` from curation, `EvalRow` from evaluation. Prompts are chat messages (`Message`), built before
-generation and stored with what they produced: what was sent is what is trained on.
+Every file of a run holds one kind of row. Prompts are chat messages, built before generation and stored with what they
+produced: what was sent is what is trained on.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ class Message(TypedDict):
 
 
 class Problem(TypedDict):
-    """A question with a verifiable answer.
-
-    `answer` is the gold answer in the form its grader expects: a letter (choice), LaTeX or a number (math), a string
-    or a list of accepted strings (text), reference code (code), a string (exact).
-    """
+    """A question with a verifiable answer."""
 
     id: str  # unique within the run, e.g. "logiqa-test-17"
     task: str  # the source or task family; tables are split by it
     question: str  # without the choices; prompts.py lays both out
+    # The gold answer as its grader expects it: a letter (choice), LaTeX or a number (math), a string or a list of
+    # accepted strings (text), reference code (code), a string (exact).
     answer: str | list[str]
     grader: Literal["choice", "math", "text", "code", "exact"]
     choices: NotRequired[list[str]]  # option texts; the first is A
@@ -42,7 +39,7 @@ class Attempt(TypedDict):
 
     prompt: list[Message]
     completion: str
-    answer: str | None  # as the grader read it; None where none was found
+    answer: str | None  # as the grader read it; None if none was found
     correct: bool
     tokens: int  # generated tokens
     truncated: bool  # the length limit cut it
@@ -59,7 +56,7 @@ class Reflection(TypedDict):
 
 
 class Rollout(TypedDict):
-    """Everything that was generated for one problem. `reflections` is empty where turn 1 was right (oracle mode)."""
+    """Everything that was generated for one problem. `reflections` is empty if turn 1 was right (oracle mode)."""
 
     id: str
     problem: Problem
@@ -103,18 +100,16 @@ class RewardRow(TypedDict):
 
 
 class EvalRow(TypedDict):
-    """One held-out question under one setting, mode and control: `evals/<setting>.<mode>[.<control>].jsonl`.
-
-    The first answer is the same for all of them and stored once, in `evals/turn1.jsonl` (`evaluation.read_rows` joins).
-    """
+    """One held-out question in `evals/<setting>.<mode>[.<control>].jsonl`. The first answer, the same for all settings,
+    is stored once, in `evals/turn1.jsonl` (`evaluate.read_rows` joins)."""
 
     id: str
     task: str
     turn1_correct: bool
     turn2_correct: bool
     reflection: str | None
-    turn2: str | None  # None where the first answer was kept without a second turn, and where `samples` are kept
+    turn2: str | None  # None if the first answer was kept without a second turn, or if `samples` are kept
     tokens: int  # generated in turn 2 and its reflection; turn 1 is shared by all settings
-    correct: NotRequired[list[bool]]  # by turn, from turn 1 on; only where more than two turns were run
-    turn_tokens: NotRequired[list[int]]  # by turn, from turn 2 on, shorter where the question was settled earlier
+    correct: NotRequired[list[bool]]  # by turn, from turn 1 on; only if more than two turns were run
+    turn_tokens: NotRequired[list[int]]  # by turn, from turn 2 on, shorter if the question was settled earlier
     samples: NotRequired[list[list[Any]]]  # control resample_vote: [answer, correct, tokens] of each fresh answer

@@ -1,8 +1,7 @@
 """Does what was learned carry over? To tasks that were not trained on, and to another Generator (beyond the paper).
 
 *Transfer*: a Reflector trained on the D+ of one task alone, tested on every task. *Swap*: the reflections of one
-Reflector, handed to a Generator that they were not written for. Their eval rows, in `evals/transfer/` and `evals/swap/`,
-are read beside the results table, not in it.
+Reflector, handed to a Generator that they were not written for. Both are read beside the results table, not in it.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ def transfer(
 ) -> dict[str, list[EvalRow]]:
     """Train one Reflector on each task's `balanced` rows of D+ and evaluate it on `asked`. Resumable.
 
-    Returns the rows by the task trained on; they lie in `evals/transfer/`, the adapters in `adapters/task_<task>`. Raises
-    ValueError if D+ has fewer than two tasks. `p`: the run's parameters.
+    Returns the rows by the task trained on, kept in `evals/transfer/`; the adapters lie in `adapters/task_<task>`.
+    Raises ValueError if D+ has fewer than two tasks. `p`: the run's parameters.
     """
     by_task, found = balanced(plus), {}
     if len(by_task) < 2:
@@ -68,8 +67,8 @@ def some_of_each(asked: Asked, n: int) -> Asked:
 
 
 def transfer_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
-    """`table` of the rows that `transfer` left in a run, against prompted reflection; the Reflector trained on all tasks
-    (`reflector_only`) comes last. Empty if there are none."""
+    """`table` of the rows that `transfer` left in a run, against prompted reflection; `reflector_only`, trained on all
+    tasks, comes last. Empty if there are none."""
     files = sorted(run.path("evals", "transfer").glob("*.jsonl"))
     trained = {Evaluation.parse(p.name).setting: store.read_jsonl(p) for p in files}
     if not trained:
@@ -80,11 +79,8 @@ def transfer_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
 
 
 def table(trained: Mapping[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *, seed: int = 0) -> pd.DataFrame:
-    """One row for each task trained on (the keys of `trained`) and each task tested on.
-
-    acc_t2 with its Wilson interval, and its paired difference from `baseline` on the same questions with the bootstrap
-    interval and McNemar's p; fractions.
-    """
+    """For each task trained on (the keys of `trained`) and tested on: acc_t2 with its Wilson interval, and its paired
+    difference from `baseline` on the same questions with the bootstrap interval and McNemar's p; fractions."""
     columns = ("trained on", "tested on", "n", "acc_t2", "acc low", "acc high", "difference", "low", "high", "p")
     rows = []
     for name, found in trained.items():
@@ -107,9 +103,9 @@ def swap(
 ) -> list[EvalRow]:
     """Second turns by Generator B (`engine` with the adapter `corrector`) with the reflections of model A.
 
-    `asked` and `reflections` are A's questions, first attempts and eval rows, perhaps of another run: a reflection speaks
-    of the attempt it was written on, so B is shown A's attempt too. `tokens` counts B's answers alone. Kept in `file` of
-    `asked.directory`. Raises ValueError if the rows are not about these problems.
+    `asked` and `reflections` are A's questions, first attempts and eval rows, perhaps of another run: B is shown A's
+    attempt too, which the reflection speaks of. `tokens` counts B's answers alone. Kept in `file` of `asked.directory`.
+    Raises ValueError if the rows are not about these problems.
     """
     if [r["id"] for r in reflections] != [p["id"] for p in asked.problems]:
         raise ValueError("the reflections are not about these problems, in this order: take both from one run")
@@ -128,8 +124,7 @@ def swap(
 
 
 def swaps_of(run: store.Run) -> pd.DataFrame:
-    """`swap_table` of the files that a run keeps in `evals/swap/<reflector>.<corrector>.jsonl`; beside each its own
-    Generator, the base model. Empty if there are none."""
+    """`swap_table` of a run's `evals/swap/<reflector>.<corrector>.jsonl`, beside each the base model; perhaps empty."""
     found: dict[tuple[str, str], list[EvalRow]] = {}
     for path in sorted(run.path("evals", "swap").glob("*.jsonl")):
         reflector, generator = path.stem.rsplit(".", 1)

@@ -70,14 +70,11 @@ SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how fa
 
 
 def collapse_warnings(frame: pd.DataFrame) -> list[str]:
-    """Plain words for every sign of collapse that a round of `watch` shows against the first.
-
-    A rule of thumb: a share may halve (diversity, length) or grow by half (one place, copied text) before it is
-    reported; growing shares below a tenth are let pass.
-    """
+    """Plain words for every sign of collapse that a round of `watch` shows against the first. Rule of thumb: a share
+    may halve (diversity, length) or grow by half (one place, copied text); growing shares under 0.1 pass."""
     warnings = []
-    for row in frame.to_dict("records")[1:]:
-        start = frame.iloc[0]
+    start, *later = frame.to_dict("records") or [{}]
+    for row in later:
         for column, (words, limit) in SIGNS.items():
             ratio = row[column] / start[column] if start[column] else float(row[column] > 0) * limit
             if ratio < limit if limit < 1 else ratio >= limit and row[column] > 0.1:

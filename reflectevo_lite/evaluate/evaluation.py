@@ -68,9 +68,8 @@ def evaluate(
 ) -> list[EvalRow]:
     """The rows of one evaluation of a setting (default: its plain oracle mode), kept in its file.
 
-    From turn 3 on, the latest attempt takes the first one's place. A setting that only answers has no second turn: its
-    `turn2` is what the tuned model answers to the bare question ("t1 only" in the paper). Raises ValueError for a control
-    that is not made here.
+    From turn 3 on, the latest attempt takes the first one's place. The `turn2` of a setting that only answers is
+    the tuned model's answer to the bare question ("t1 only" in the paper). Raises ValueError for another control.
     """
     how = evaluation or Evaluation(setting.name)
     if how.control not in (None, "retry", "shuffled"):
@@ -87,10 +86,8 @@ def evaluate(
 
 
 def read_rows(run: store.Run, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of an eval file, each with the text of its first answer (of `evals/turn1.jsonl`) as `turn1`.
-
-    Raises FileNotFoundError for a missing file, and ValueError if the two do not belong together.
-    """
+    """The rows of an eval file, each with the text of its first answer (of `evals/turn1.jsonl`) as `turn1`. Raises
+    FileNotFoundError for a missing file, and ValueError if the two do not belong together."""
     rows, first = run.read("evals", evaluation.file), run.read("evals", "turn1.jsonl")
     if [r["turn1_correct"] for r in rows] != [a["correct"] for a in first]:
         path = run.path("evals", evaluation.file)

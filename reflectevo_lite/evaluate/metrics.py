@@ -19,8 +19,8 @@ def metrics(
 ) -> dict[str, list[dict[str, Any]]]:
     """All figures of a directory of eval files, in the form of metrics.json (README, "What the numbers mean").
 
-    `rows`: one per file and task (and "all"); fractions in 0..1. `comparisons`: paired differences of Acc@t2 on the same
-    questions (`compared` says which; `extra` names further pairs), with Holm's correction over all of them.
+    `rows`: one per file and task (and "all"); fractions. `comparisons`: paired differences of Acc@t2 (`compared` says
+    which; `extra` names further pairs), with Holm's correction over all of them.
     """
     files = {Evaluation.parse(p.name): store.read_jsonl(p) for p in sorted(Path(directory).glob("*.*.jsonl"))}
     rows = [
@@ -35,9 +35,8 @@ def metrics(
 
 
 def compared(names: Iterable[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
-    """Which evaluations are compared, each pair once, within a mode: every one against the prompted baseline; every setting
-    against the baseline's controls and its own, against the control that was trained on unfiltered reflections, and every
-    round against the one before it."""
+    """Which evaluations are compared, each pair once, within a mode: all with the prompted baseline; every setting with
+    the baseline's controls, its own, and the one trained on unfiltered reflections; every round with the one before."""
     names, pairs = list(names), dict[tuple[Evaluation, Evaluation], None]()
     for a in names:
         for b in names:
@@ -82,7 +81,7 @@ def describe(name: Evaluation, task: str, rows: Sequence[EvalRow], seed: int) ->
 
 
 def by_turn(rows: Sequence[EvalRow]) -> list[dict[str, Any]]:
-    """Acc@t of each turn that was run, its Wilson interval, and its tokens on all questions (0 for the shared turn 1)."""
+    """Acc@t of each turn that was run, its Wilson interval, and its tokens on all questions (0 for turn 1)."""
     if not rows:
         return []
     correct = [r.get("correct") or [r["turn1_correct"], r["turn2_correct"]] for r in rows]
@@ -95,8 +94,8 @@ def by_turn(rows: Sequence[EvalRow]) -> list[dict[str, Any]]:
 
 
 def compare(name_a: str, a: Sequence[EvalRow], name_b: str, b: Sequence[EvalRow], seed: int = 0) -> dict[str, Any]:
-    """Paired difference of Acc@t2 on the questions that two files share: a − b. `wins`: questions that only a gets right,
-    `losses`: that only b does; `mde`: the smallest difference that these questions would show (`smallest_detectable`)."""
+    """Paired difference of Acc@t2 on the questions that two files share: a − b. `wins`: those that only a gets right,
+    `losses`: that only b does; `mde`: the smallest difference that they would show (`smallest_detectable`)."""
     second = {r["id"]: r["turn2_correct"] for r in b}
     pairs = [(r["turn2_correct"], second[r["id"]]) for r in a if r["id"] in second]
     x, y = np.array(pairs, bool).reshape(-1, 2).T

@@ -21,7 +21,8 @@ ACC_T1 = {  # shared by all rows of a model
     "Llama-3-70B-Instruct": (42.4, 40.8, 66.2, 48.0),
     "Mistral-Small-22B-Instruct": (46.4, 47.4, 63.0, 54.4),
 }
-COLUMNS = [*"task setting Acc@t1 Acc@t2 low high n".split(), "Acc@t1 (paper)", "Acc@t2 (paper)", "inside"]  # of `beside`
+OURS = ["task", "setting", "Acc@t1", "Acc@t2", "low", "high", "n"]
+COLUMNS = [*OURS, "Acc@t1 (paper)", "Acc@t2 (paper)", "inside"]  # of `beside`
 PROMPTED, RETRY = Evaluation("prompted"), Evaluation("prompted", control="retry")
 ACC_T2: dict[str, dict[Evaluation, tuple[float | None, ...]]] = {  # qa: Acc@t1 after training
     "Llama-3-8B-Instruct": {
@@ -69,11 +70,8 @@ def matching(model: str) -> str | None:
 
 
 def beside(metrics: dict[str, Any], model: str) -> pd.DataFrame:
-    """A run's rows beside the paper's if model, benchmark and setting are the same (`COLUMNS`, percent).
-
-    low, high: our Wilson interval; inside: whether the paper's Acc@t2 lies in it. Tasks of one benchmark ("mbpp:sanitized")
-    are listed one by one.
-    """
+    """A run's rows beside the paper's of the same model, benchmark and setting, in percent; one for each task
+    ("mbpp:sanitized"). low, high: our Wilson interval; inside: whether the paper's Acc@t2 lies in it."""
     theirs = published(name) if (name := matching(model)) else published().iloc[:0]
     known = {(r["benchmark"], r["key"]): r for r in theirs.to_dict("records")}
     rows = []

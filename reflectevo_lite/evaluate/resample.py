@@ -1,10 +1,10 @@
 """The control that spends a setting's own tokens on fresh answers (notebooks/beyond/resampling.ipynb).
 
-Answers to the bare question are sampled until the tokens that the setting's reflection and second turn took are used up:
-at least one, and the last may overshoot, so the control never has less than the setting.
+Answers to the bare question are sampled until the tokens of the setting's reflection and second turn are used up: at
+least one, and the last may overshoot, so the control never has less than the setting.
 
 `resample`       the verifier picks: right if any sample is (pass@k under the budget); oracle mode only
-`resample_vote`  the samples vote, and the earliest of the most frequent answers wins (self-consistency, Wang et al. 2022).
+`resample_vote`  the earliest of the most frequent answers wins (self-consistency, Wang et al. 2022).
                  In oracle mode the answer known to be wrong has no vote; in intrinsic mode the first answer votes too.
                  No two pieces of code are alike, so there the earliest sample wins.
 """
@@ -48,8 +48,7 @@ def resample(
 
 
 def repeated(rows: Sequence[EvalRow], first: Sequence[Attempt]) -> float | None:
-    """Share of the fresh answers that say what the first answer said; None if none was drawn. Near 1 the model's mistakes
-    are systematic, and sampling again cannot mend them."""
+    """Share of the fresh answers that repeat the first one; None if none was drawn. Near 1, sampling mends nothing."""
     samples = [(said, a["answer"]) for row, a in zip(rows, first, strict=True) for said, *_ in row.get("samples", [])]
     return sum(said == before for said, before in samples) / len(samples) if samples else None
 

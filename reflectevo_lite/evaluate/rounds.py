@@ -2,11 +2,11 @@
 
 Round 1 is the Reflector of notebook 03. Round r samples reflections from round r−1's Reflector on the next training
 questions and learns from them in one of two ways: "sft" trains a fresh adapter of the base model on what led to a right
-second turn (D+); "dpo" goes on from round r−1's adapter, which is also the reference, on pairs of its own reflections of
-which only one did (D±: iterated, on-policy DPO, arXiv 2404.19733).
+second turn (D+); "dpo" goes on from round r−1's adapter, also the reference, on pairs of its own reflections of which
+only one did (D±: iterated, on-policy DPO, arXiv 2404.19733).
 
 Whether a further round pays is asked of *validation* questions, held back from the training split: stopping never looks
-at a test question. `p` is a run's parameters (`run.open_run`).
+at a test question. `p` is a run's parameters.
 """
 
 from __future__ import annotations
@@ -28,22 +28,20 @@ from .metrics import compare, describe
 from .settings import BASELINE, Evaluation, round_setting
 
 ROUND_DATA = {"sft": "d_plus", "dpo": "d_pm"}  # how a round is trained → the curated set that it is trained on
+SAMPLING = ("k", "instructions", "temperature", "max_new_tokens")
 
 
 def questions_of_round(
     train: Sequence[Problem], n: int, r: int, which: Literal["fresh", "same"] = "fresh"
 ) -> list[Problem]:
-    """The `n` training questions of round r ≥ 1: fresh ones as long as there are any, then from the start again; or the
-    same ones in every round."""
+    """The `n` training questions of round r ≥ 1: fresh ones, from the start again if they run out; or the same."""
     start = 0 if which == "same" else (r - 1) * n
     return [train[i % len(train)] for i in range(start, start + n)] if n < len(train) else list(train)
 
 
 def hold_back(train: Sequence[Problem], n: int, n_rollout: int) -> tuple[list[Problem], list[Problem]]:
-    """Training questions without the last `n`, and those as validation questions.
-
-    Round 1 has used the first `n_rollout` already, so these are never held back: fewer than `n` if there are fewer.
-    """
+    """Training questions without the last `n`, and those as validation questions; fewer if round 1, which has used the
+    first `n_rollout`, leaves fewer."""
     start = max(min(n_rollout, len(train)), len(train) - n)
     return list(train[:start]), list(train[start:])
 
@@ -57,8 +55,7 @@ def validate(engine: Engine, run: store.Run, r: int, questions: Sequence[Problem
 
 
 def paid(later: Sequence[Any], earlier: Sequence[Any], seed: int = 0) -> dict[str, Any]:
-    """The paired comparison (`compare`) of a round with the one before it on the same questions; `pays` says whether its
-    interval lies above 0."""
+    """The paired comparison of a round with the one before (`compare`); `pays`: whether its interval lies above 0."""
     found = compare("later", later, "earlier", earlier, seed)
     return found | {"pays": found["n"] > 0 and found["ci"][0] > 0}
 
@@ -81,22 +78,14 @@ def run_round(
 ) -> dict[str, Any]:
     """One round: rollouts by the round before on questions of `pool`, curation, training, evaluation.
 
-    Trains on this round's rows alone, or together with the `earlier` ones (`p.round_data` "union"). Returns what the
-    round's table shows, with the adapter's path and the curated rows trained on (`data`); with nothing to train on,
-    `rows` is empty too. Resumable at every step.
+    Trains on this round's rows alone, or together with the `earlier` ones (`p.round_data` "union"). Returns what
+    `rounds_table` shows, the adapter's path and the curated rows trained on (`data`); with none, `rows` is empty too.
+    Resumable at every step.
     """
     previous, how, folder = adapter_of_round(run, r - 1), p.round_training, run.path("rounds", str(r))
-    found = generate_rollouts(
-        engine,
-        questions_of_round(pool, p.n_rollout, r, p.round_questions),
-        folder / "rollouts.jsonl",
-        k=p.k,
-        instructions=p.instructions,
-        temperature=p.temperature,
-        max_new_tokens=p.max_new_tokens,
-        seed=p.seed + r,
-        reflector=previous,
-    )
+    questions, out = questions_of_round(pool, p.n_rollout, r, p.round_questions), folder / "rollouts.jsonl"
+    sampling: dict[str, Any] = {name: getattr(p, name) for name in SAMPLING} | {"seed": p.seed + r}
+    found = generate_rollouts(engine, questions, out, reflector=previous, **sampling)
     fresh = list(curate.d_plus(found) if how == "sft" else curate.d_pm(found, seed=p.seed + r))
     store.write_jsonl(folder / f"{ROUND_DATA[how]}.jsonl", fresh)
     used = [*earlier, *fresh] if p.round_data == "union" else fresh
@@ -104,23 +93,18 @@ def run_round(
     made = {"round": r, **harvest(found)}
     if not curate.with_rows({setting.name: used}):
         return made | {"adapter": previous, "data": [], "rows": []}
+    rows, params = curate.examples("reflector" if how == "sft" else "preference", used), TrainParams.of(how, p)
     if how == "sft":
-        params, rows = TrainParams.of("sft", p), curate.examples("reflector", used)
         train_sft(rows, adapter, model=p.model, params=params)
     else:
-        params, rows = TrainParams.of("dpo", p), curate.examples("preference", used)
         train_dpo(rows, adapter, model=p.model, params=params, start=previous)
-    evaluated = evaluate(engine, asked, setting, turns=p.turns)
-    return made | {"adapter": adapter, "data": used, "rows": evaluated}
+    return made | {"adapter": adapter, "data": used, "rows": evaluate(engine, asked, setting, turns=p.turns)}
 
 
 def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 0) -> pd.DataFrame:
-    """One row per round (round 0: the prompted base), with Acc@t2, the interval of its gain over Acc@t1, and the harvest.
-
-    `corrected`, `distinct` and `words` describe the rollouts that the round was trained on. Fractions in 0..1.
-    """
-    rows, prompted = [], run.read("evals", Evaluation(BASELINE).file)
-    for entry in [{"round": 0, "rows": prompted}, *(d for d in done if d["rows"])]:
+    """Acc@t2, the interval of its gain over Acc@t1, and the harvest, by round (0: the prompted base). Fractions."""
+    rows, base = [], {"round": 0, "rows": run.read("evals", Evaluation(BASELINE).file)}
+    for entry in [base, *(d for d in done if d["rows"])]:
         row = describe(Evaluation(BASELINE), "all", entry["rows"], seed)
         low, high = (row["acc_t1"] + bound for bound in row["delta_ci"])
         yielded = {key: entry.get(key, math.nan) for key in ("reflections", "corrected", "distinct", "words")}
@@ -138,11 +122,8 @@ def first_round(run: store.Run, how: Literal["sft", "dpo"] = "sft") -> dict[str,
 
 
 def adapter_of_round(run: store.Run, r: int) -> Adapter:
-    """Where the Reflector of round r lies; None for round 0, the base model.
-
-    A round with nothing to train on hands on the Reflector of the round before. Raises FileNotFoundError if one is
-    missing that ought to be there.
-    """
+    """Where the Reflector of round r lies; None for round 0, the base model. A round with nothing to train on hands on
+    the one before. Raises FileNotFoundError if one is missing that ought to be there."""
     if r == 0:
         return None
     path = Path(round_setting(r).at(run).reflector or "")

@@ -1,7 +1,6 @@
 """The one registry of settings: what is trained on which rows from which start, who writes what, what is evaluated.
 
-Notebooks, tables, figures, the report, the planner, the comparisons and `--force` all read it: a setting is one entry
-here (docs/adding.md). An `Evaluation` names one eval file, and it alone knows how that name is built.
+Everything else reads it: a setting is one entry here (docs/adding.md).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ CONTROLS: dict[str, str] = {
 
 
 class Evaluation(NamedTuple):
-    """One eval file: held-out questions under a setting, in a mode, perhaps with a control instead of its reflections."""
+    """One eval file: held-out questions under a setting, in a mode, perhaps with a control; it builds the name."""
 
     setting: str
     mode: Any = "oracle"  # a `prompts.Mode`
@@ -29,14 +28,14 @@ class Evaluation(NamedTuple):
 
     @classmethod
     def parse(cls, stem: str) -> Evaluation:
-        """From a file's stem (or its path's name): `<setting>.<mode>[.<control>]`. A setting alone is in oracle mode."""
+        """From a file's stem or name: `<setting>.<mode>[.<control>]`. A setting alone is in oracle mode."""
         setting, mode, control, *_ = [*stem.removesuffix(".jsonl").split("."), None, None]
         return cls(setting, mode or "oracle", control)
 
     @property
     def stem(self) -> str:
         """The file's name without its ending."""
-        return ".".join([self.setting, self.mode, *([self.control] if self.control else [])])
+        return ".".join(filter(None, self))
 
     @property
     def file(self) -> str:
@@ -52,8 +51,8 @@ class Evaluation(NamedTuple):
     @property
     def order(self) -> tuple[int, str, str]:
         """For sorting as the tables do: settings as registered, the setting itself before its controls."""
-        known = list(SETTINGS)
-        return (known.index(self.setting) if self.setting in known else len(known), self.setting, self.control or "")
+        places = {name: i for i, name in enumerate(SETTINGS)}
+        return places.get(self.setting, len(places)), self.setting, self.control or ""
 
 
 def files(run: store.Run) -> dict[Evaluation, Path]:
@@ -61,7 +60,6 @@ def files(run: store.Run) -> dict[Evaluation, Path]:
     return {Evaluation.parse(path.name): path for path in sorted(run.path("evals").glob("*.*.jsonl"))}
 
 
-# -- What is trained ---------------------------------------------------------------------------------------------------
 class Training(NamedTuple):
     """One adapter of a run: its folder in `adapters/`, how it is trained, on what, from where, with whose rates."""
 
@@ -77,23 +75,20 @@ class Training(NamedTuple):
 
 PLUS, UNFILTERED = "curated/d_plus.jsonl", "curated/unfiltered.jsonl"
 PAIRS, PREFERRED, ROLLOUTS = "curated/d_pm.jsonl", "curated/d_pref.jsonl", "rollouts/train.jsonl"
-TRAININGS: dict[str, Training] = {
-    t.name: t
-    for t in (
-        Training("reflector", "reflector (D+)", "03_sft", "sft", "reflector", PLUS),
-        Training("corrector", "corrector (D+)", "03_sft", "sft", "corrector", PLUS, rates="corrector"),
-        Training("one_stage", "one-stage (D+)", "03_sft", "sft", "one_stage", PLUS),
-        Training("unfiltered", "reflector (unfiltered)", "03_sft", "sft", "reflector", UNFILTERED),
-        Training("qa", "answers only", "03_sft", "sft", "qa", ROLLOUTS),
-        Training("dpo_pm", "DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, rates="dpo"),
-        Training("dpo_pref", "DPO (D^pref)", "04_dpo", "dpo", "preference", PREFERRED, rates="dpo"),
-        Training("sft_dpo", "SFT, then DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, "reflector", rates="dpo"),
-        Training("grpo", "GRPO", "grpo", "grpo", "reward", ROLLOUTS, rates="grpo"),
-    )
-}
+_TRAININGS = (
+    Training("reflector", "reflector (D+)", "03_sft", "sft", "reflector", PLUS),
+    Training("corrector", "corrector (D+)", "03_sft", "sft", "corrector", PLUS, rates="corrector"),
+    Training("one_stage", "one-stage (D+)", "03_sft", "sft", "one_stage", PLUS),
+    Training("unfiltered", "reflector (unfiltered)", "03_sft", "sft", "reflector", UNFILTERED),
+    Training("qa", "answers only", "03_sft", "sft", "qa", ROLLOUTS),
+    Training("dpo_pm", "DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, rates="dpo"),
+    Training("dpo_pref", "DPO (D^pref)", "04_dpo", "dpo", "preference", PREFERRED, rates="dpo"),
+    Training("sft_dpo", "SFT, then DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, "reflector", rates="dpo"),
+    Training("grpo", "GRPO", "grpo", "grpo", "reward", ROLLOUTS, rates="grpo"),
+)
+TRAININGS: dict[str, Training] = {t.name: t for t in _TRAININGS}
 
 
-# -- What is evaluated -------------------------------------------------------------------------------------------------
 class Setting(NamedTuple):
     """A way from the first answer to the second. Adapters by name (of `TRAININGS`) or by path; None: the base model."""
 
@@ -111,11 +106,9 @@ class Setting(NamedTuple):
 
     def at(self, run: store.Run) -> Setting:
         """With its adapters as paths in a run."""
-
-        def path(name: str | Path | None) -> Path | None:
-            return run.path("adapters", name) if isinstance(name, str) else name
-
-        return self._replace(reflector=path(self.reflector), corrector=path(self.corrector), answers=path(self.answers))
+        named = {key: getattr(self, key) for key in ("reflector", "corrector", "answers")}
+        paths: Any = {k: run.path("adapters", name) for k, name in named.items() if isinstance(name, str)}
+        return self._replace(**paths)
 
     @property
     def trained(self) -> bool:
@@ -133,26 +126,22 @@ BASELINE, UNFILTERED_CONTROL = "prompted", "unfiltered"  # what every setting is
 _RETRY, _SHUFFLED, _UNTOLD = ("oracle", "retry"), ("oracle", "shuffled"), ("intrinsic", None)
 _FIRST = (_RETRY, _SHUFFLED, _UNTOLD, ("intrinsic", "retry"))
 _TWO, _THREE, _FOUR = "02_reflection_generation", "03_sft", "04_dpo"
-SETTINGS: dict[str, Setting] = {  # in the order of the paper's table
-    s.name: s
-    for s in (
-        Setting(BASELINE, "prompted reflection", _TWO, also=_FIRST, multi_turn=True, family="prompted"),
-        Setting("one_stage_prompted", "prompted, one completion", _TWO, one_stage=True, family="prompted"),
-        Setting("qa", "SFT on answers (its own turn 1)", _THREE, answers="qa", family="answers"),
-        Setting("one_stage", "one-stage SFT (D+)", _THREE, "one_stage", one_stage=True),
-        Setting("two_stage", "two-stage SFT (D+)", _THREE, "reflector", "corrector", also=(_RETRY,)),
-        Setting(
-            "reflector_only", "reflector SFT (D+)", _THREE, "reflector", also=(_SHUFFLED, _UNTOLD), multi_turn=True
-        ),
-        Setting(UNFILTERED_CONTROL, "reflector SFT (unfiltered)", _THREE, "unfiltered", family="control"),
-        Setting("dpo_pm", "DPO (D±)", _FOUR, "dpo_pm", family="preference"),
-        Setting("dpo_pref", "DPO (D^pref)", _FOUR, "dpo_pref", family="preference"),
-        Setting("sft_dpo", "reflector SFT, then DPO (D±)", _FOUR, "sft_dpo", family="preference"),
-        Setting("grpo", "GRPO (reward: turn 2 is right)", "grpo", "grpo", family="reward"),
-        Setting("gain_top", "reflector SFT (half of D+ by gain)", "gain", "gain_top"),
-        Setting("gain_random", "reflector SFT (random half of D+)", "gain", "gain_random", family="control"),
-    )
-}
+_SETTINGS = (  # in the order of the paper's table
+    Setting(BASELINE, "prompted reflection", _TWO, also=_FIRST, multi_turn=True, family="prompted"),
+    Setting("one_stage_prompted", "prompted, one completion", _TWO, one_stage=True, family="prompted"),
+    Setting("qa", "SFT on answers (its own turn 1)", _THREE, answers="qa", family="answers"),
+    Setting("one_stage", "one-stage SFT (D+)", _THREE, "one_stage", one_stage=True),
+    Setting("two_stage", "two-stage SFT (D+)", _THREE, "reflector", "corrector", also=(_RETRY,)),
+    Setting("reflector_only", "reflector SFT (D+)", _THREE, "reflector", also=(_SHUFFLED, _UNTOLD), multi_turn=True),
+    Setting(UNFILTERED_CONTROL, "reflector SFT (unfiltered)", _THREE, "unfiltered", family="control"),
+    Setting("dpo_pm", "DPO (D±)", _FOUR, "dpo_pm", family="preference"),
+    Setting("dpo_pref", "DPO (D^pref)", _FOUR, "dpo_pref", family="preference"),
+    Setting("sft_dpo", "reflector SFT, then DPO (D±)", _FOUR, "sft_dpo", family="preference"),
+    Setting("grpo", "GRPO (reward: turn 2 is right)", "grpo", "grpo", family="reward"),
+    Setting("gain_top", "reflector SFT (half of D+ by gain)", "gain", "gain_top"),
+    Setting("gain_random", "reflector SFT (random half of D+)", "gain", "gain_random", family="control"),
+)
+SETTINGS: dict[str, Setting] = {s.name: s for s in _SETTINGS}
 
 
 def round_setting(r: int) -> Setting:
@@ -183,12 +172,12 @@ def trainings(notebook: str) -> list[Training]:
 
 
 def settings(notebook: str, run: store.Run) -> Iterator[Setting]:
-    """The settings that a notebook evaluates, with their adapters' paths; those that were not trained are left out."""
+    """The trained settings that a notebook evaluates, with their adapters' paths."""
     return (s for one in SETTINGS.values() if one.notebook == notebook and (s := one.at(run)).trained)
 
 
 def reflecting(run: store.Run) -> list[str]:
-    """The evaluated settings whose reflections are texts of their own: the Reflector writes them, the Generator answers."""
+    """The evaluated settings in which the Reflector writes texts of its own and the untrained Generator answers."""
     own = [s for s in SETTINGS.values() if not (s.one_stage or s.answers or s.corrector)]
     return [s.name for s in own if run.path("evals", Evaluation(s.name).file).exists()]
 

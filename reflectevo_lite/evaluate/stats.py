@@ -1,7 +1,7 @@
 """The statistics behind every table: intervals, tests, and their limits; plain numbers in, plain numbers out.
 
-Nothing here divides by zero: where there is no question an interval is the whole range, and where all questions agree
-it still has the width that so few questions allow.
+Nothing here divides by zero: without a question an interval is the whole range, and if all questions agree it still has
+the width that so few questions allow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 
 def wilson(successes: int, n: int) -> list[float]:
-    """95 % Wilson score interval of a single rate (Wilson 1927); [0, 1] where n is 0."""
+    """95 % Wilson score interval of a single rate (Wilson 1927); [0, 1] if n is 0."""
     from scipy.stats import binomtest
 
     if n == 0:
@@ -27,10 +27,9 @@ def wilson(successes: int, n: int) -> list[float]:
 def bootstrap_ci(differences: np.ndarray, seed: int = 0, resamples: int = 10_000) -> list[float]:
     """95 % percentile interval of the mean of paired differences in {−1, 0, 1}, resampling problems.
 
-    Resampling n values out of three kinds is one multinomial draw per resample (Efron & Tibshirani 1993, ch. 13).
-    Where all n differences are alike every resample is too, and the percentiles would claim certainty: there the
-    interval reaches as far as the kinds not seen may weigh, a share of at most 1 − 0.025^(1/n) (the exact binomial
-    bound for no event in n). [−1, 1] where n is 0.
+    Resampling n values of three kinds is one multinomial draw per resample (Efron & Tibshirani 1993, ch. 13). If all
+    are alike, every resample is too and would claim certainty: then the interval reaches as far as unseen kinds may
+    weigh, at most 1 − 0.025^(1/n) (the exact binomial bound for no event in n). [−1, 1] if n is 0.
     """
     n = len(differences)
     if n == 0:
@@ -45,7 +44,7 @@ def bootstrap_ci(differences: np.ndarray, seed: int = 0, resamples: int = 10_000
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """Exact two-sided p of McNemar's test (McNemar 1947): discordant pairs under a fair coin; 1 where there are none."""
+    """Exact two-sided p of McNemar's test (McNemar 1947): discordant pairs under a fair coin; 1 if there are none."""
     from scipy.stats import binomtest
 
     return float(binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
@@ -62,10 +61,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_detectable(discordant: float, n: int, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """The smallest difference of two paired rates that n problems show with this power.
-
-    Normal approximation: (z_{1−α/2} + z_{power}) · sqrt(share of discordant pairs / n) (Connor 1987). None for n = 0.
-    """
+    """The smallest difference of two paired rates that n problems show with this power, by the normal approximation
+    (z_{1−α/2} + z_{power}) · sqrt(share of discordant pairs / n) (Connor 1987). None for n = 0."""
     from scipy.stats import norm
 
     if n == 0:

@@ -1,36 +1,25 @@
-"""Generation with a model in this process, in batches; `open_engine` gives this or a server.
-
-Prompts are padded on the left into batches that share a token budget, so short ones travel many at a time and long ones
-do not run out of memory.
-"""
-
-from __future__ import annotations
+"""Generation with a model in this process, in batches under a token budget; `open_engine` gives this or a server."""
 
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..rows import Message
 from . import models, sizes
 from .protocol import Adapter, Completion, Engine, Sampling
-
-if TYPE_CHECKING:
-    from .decoding import Group
+from .server import ServerEngine
 
 Batching = Literal["auto", "padded", "continuous", "generate"]
-SIGNATURES = (AttributeError, NotImplementedError, TypeError)  # what another version's or model's would raise
+SIGNATURES = (AttributeError, NotImplementedError, TypeError)  # raised if a version's or model's signature differs
 
 
 class TransformersEngine(Engine):
     """Generation with a model in this process.
 
-    `batching` is "padded" (the loop of `decoding`: shared beginnings are computed once, finished rows leave the batch,
-    repeated text is guessed and checked), "continuous" (transformers' paged attention: rows come and go, nothing is
-    padded), "generate" (transformers' plain `generate`, for models that the others do not know) or "auto" (`_choose`).
-
-    `batch_tokens` bounds rows × (prompt + new tokens) of a batch (`sizes.default_batch_tokens` if it is not given); when
-    a GPU runs out of memory the batch is halved and tried again. Sampling is seeded per call: the same call gives the
-    same rows on the same machine, and with "padded" whatever the batches were.
+    `batching` is "padded" (the loop of `decoding`), "continuous" (transformers' paged attention: rows come and go,
+    nothing is padded), "generate" (transformers' own, for models that the others do not know) or "auto" (`_choose`).
+    `batch_tokens` bounds rows × (prompt + new tokens) of a batch (default: `sizes.default_batch_tokens`); if a GPU runs
+    out of memory, the batch is halved and tried again. Sampling is seeded per call: the same call gives the same rows
+    on the same machine, with "padded" whatever the batches were.
     """
 
     def __init__(self, loaded: models.Loaded, *, batch_tokens: int | None = None, batching: Batching = "auto") -> None:
@@ -52,7 +41,9 @@ class TransformersEngine(Engine):
 
     def encode(self, conversation: list[Message], completion: str | None = None) -> list[int]:
         """Token ids of a prompt as the model's chat template lays it out, thinking modes switched off."""
-        return self.tokenizer(self._text(conversation) + (completion or ""), add_special_tokens=False)["input_ids"]
+        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **models.TEMPLATE}
+        text = self.tokenizer.apply_chat_template(conversation, **options)
+        return self.tokenizer(text + (completion or ""), add_special_tokens=False)["input_ids"]
 
     def score(
         self, conversations: Sequence[list[Message]], completions: Sequence[str], *, adapter: Adapter = None
@@ -60,29 +51,21 @@ class TransformersEngine(Engine):
         """log p(completion | prompt) in nats for each pair, summed over the completion's tokens."""
         import torch
 
-        pairs = [
-            (p := self.encode(c), self.encode(c, text)[len(p) :])
-            for c, text in zip(conversations, completions, strict=True)
-        ]
+        said = zip(conversations, completions, strict=True)
+        pairs = [(p := self.encode(c), self.encode(c, text)[len(p) :]) for c, text in said]
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
-        scores = [0.0] * len(pairs)
+        scores: dict[int, float] = {}
         with self.adapters.use(adapter) as model, torch.inference_mode():  # adapters are loaded outside
             while order:
                 batch = order[: max(1, self.batch_tokens // (len(pairs[order[-1]][0]) + 64))]
-                for i, value in zip(batch, self._score(model, [pairs[i] for i in batch]), strict=True):
-                    scores[i] = value
-                order = order[len(batch) :]
-        return scores
+                scores |= zip(batch, self._score(model, [pairs[i] for i in batch]), strict=True)
+                del order[: len(batch)]
+        return [scores[i] for i in range(len(pairs))]
 
     def _complete(self, conversations: list[list[Message]], how: Sampling, adapter: Adapter) -> list[Completion]:
-        texts = [self._text(c) for c in conversations]
         with self.adapters.use(adapter) as model:
-            ids = self._new_ids(model, self.tokenizer(texts, add_special_tokens=False)["input_ids"], how)
+            ids = self._new_ids(model, [self.encode(c) for c in conversations], how)
         return [self._completion(row, how.max_new_tokens) for row in ids]
-
-    def _text(self, conversation: list[Message]) -> str:
-        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **models.TEMPLATE}
-        return self.tokenizer.apply_chat_template(conversation, **options)
 
     def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
         import torch
@@ -98,18 +81,17 @@ class TransformersEngine(Engine):
         return (taken * (torch.arange(longest, 0, -1, device=ids.device) <= lengths)).sum(-1).tolist()
 
     def _choose(self) -> Batching:
-        """What "auto" stands for. Nothing is timed for it: a run that goes on must draw as it began.
+        """What "auto" stands for. It is not timed: a run that goes on must draw as it began.
 
-        Continuous batching wants attention that reads pages. With sdpa, which models are loaded with, an H200 did not
-        get through in 40 s what padded batches did at 3,280 tokens/s, 70 times the rate of one prompt at a time
-        (transformers 5.17, 256 prompts, Qwen3-1.7B's shape).
+        Continuous batching wants attention that reads pages. With sdpa, the default, an H200 did not finish in 40 s
+        what padded batches did at 3,280 tokens/s, 70 times the rate of single prompts (transformers 5.17, 256 prompts,
+        Qwen3-1.7B's shape).
         """
         attention = self.model.config._attn_implementation or ""
         paged = self.model.device.type == "cuda" and ("flash" in attention or "paged" in attention)
         return "continuous" if paged and hasattr(self.model, "generate_batch") else "padded"
 
     def _go_on(self, why: str) -> None:
-        """Batch in the way that is left, and say so."""
         self.batching = "generate" if self.batching == "padded" else self.fallback
         print(f"{self.name}: {why}, going on with batching={self.batching}", flush=True)
 
@@ -134,7 +116,7 @@ class TransformersEngine(Engine):
             return self._in_batches(model, prompts, how)
 
     def _in_batches(self, model: Any, prompts: list[list[int]], how: Sampling) -> list[list[int]]:
-        """By batches under the token budget, the longest first: memory peaks at once."""
+        """By batches under the token budget, the longest prompts first: memory peaks at once."""
         import torch
 
         from . import decoding
@@ -151,7 +133,7 @@ class TransformersEngine(Engine):
                 torch.manual_seed(how.seed)
             while groups:
                 longest = max(len(prompts[i]) for i in groups[0].rows) + how.max_new_tokens
-                batch, rest = _fill(groups, max(1, self.batch_tokens // longest))
+                batch, rest = decoding.fill(groups, max(1, self.batch_tokens // longest))
                 rows = [i for g in batch for i in g.rows]
                 try:
                     if plain:
@@ -170,10 +152,6 @@ class TransformersEngine(Engine):
         return [found[i] for i in range(len(prompts))]
 
     def _continuous(self, model: Any, prompts: list[list[int]], how: Sampling) -> list[Any]:
-        """Results of transformers' continuous batching.
-
-        A manager serves one call: kept longer, its shared prefixes would mix what different adapters computed.
-        """
         from transformers import ContinuousBatchingConfig
 
         room: dict[str, Any] = {}
@@ -181,6 +159,7 @@ class TransformersEngine(Engine):
             pages = [-(-(len(p) + how.max_new_tokens) // 32) for p in prompts]
             fit = max(max(pages), min(sum(pages), self.batch_tokens // 32))
             room = {"block_size": 32, "num_blocks": fit, "max_batch_tokens": 1024}
+        # a manager for this call alone: kept longer, its shared prefixes would mix what different adapters computed
         base = getattr(model, "get_base_model", lambda: model)()
         config = ContinuousBatchingConfig(seed=how.seed, **room)
         out = base.generate_batch(prompts, generation_config=self._settings(how), continuous_batching_config=config)
@@ -190,14 +169,11 @@ class TransformersEngine(Engine):
         """Plain greedy or plain sampling, whatever the model's own generation config would add to it."""
         from transformers import GenerationConfig
 
-        sampling = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0}
-        return GenerationConfig(
-            max_new_tokens=how.max_new_tokens,
-            eos_token_id=self.stops or None,
-            pad_token_id=self.tokenizer.pad_token_id,
-            repetition_penalty=1.0,
-            **(sampling if how.temperature > 0 else {"do_sample": False}),
-        )
+        sampled = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0}
+        options = sampled if how.temperature > 0 else {"do_sample": False}
+        options |= {"max_new_tokens": how.max_new_tokens, "repetition_penalty": 1.0}
+        ends = {"eos_token_id": self.stops or None, "pad_token_id": self.tokenizer.pad_token_id}
+        return GenerationConfig(**options, **ends)
 
     def _completion(self, ids: list[int], limit: int) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self.stops), None)
@@ -205,24 +181,10 @@ class TransformersEngine(Engine):
         return Completion(text.strip(), limit if end is None else end + 1, end is None)
 
 
-def _fill(groups: list[Group], room: int) -> tuple[list[Group], list[Group]]:
-    """As many of the first groups as `room` rows hold, and the rest; a group that is too large is cut."""
-    first = groups[0]
-    if len(first.rows) > room:
-        return [first._replace(rows=first.rows[:room])], [first._replace(rows=first.rows[room:]), *groups[1:]]
-    at = sum(rows <= room for rows in accumulate(len(g.rows) for g in groups))
-    return groups[:at], groups[at:]
-
-
 def open_engine(
     model: str, *, server_url: str | None = None, load_in_4bit: bool = False, backend: str = "auto"
 ) -> Engine:
-    """The engine that a run's parameters name: `model` loaded here, or, with `server_url`, asked of that server.
-
-    `load_in_4bit` and `backend` are `models.load`'s. Raises ValueError for a URL that is none.
-    """
+    """An engine for `model`, loaded here (see `load`) or asked of a server. Raises ValueError for a bad `server_url`."""
     if server_url:
-        from .server import ServerEngine
-
         return ServerEngine(server_url, model)
     return TransformersEngine(models.load(model, load_in_4bit=load_in_4bit, backend=backend))

@@ -1,10 +1,8 @@
 """Loading a model and its tokenizer, through Unsloth or plain transformers; adapters on one shared base.
 
 Generator and Reflector are the same base model: a trained Reflector is a LoRA adapter that is switched on where it
-writes and off where the Generator answers, so that weights are in memory once.
-
-Of Unsloth (https://github.com/unslothai/unsloth) this module knows what loading takes: `choose_backend` decides and
-imports it, `load` gives a model from either. What training takes is in `train`.
+writes and off where the Generator answers, so that weights are in memory once. Of Unsloth
+(https://github.com/unslothai/unsloth) this module knows what loading takes; what training takes is in `train`.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,14 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY = "tiny"  # the embedded model's name in params
 TEMPLATE = {"enable_thinking": False}  # what chat templates are told, in generation and in training alike (Qwen-3)
 BACKENDS = ("auto", "unsloth", "transformers")
+_print_once = functools.cache(print)
 
 
 class Loaded(NamedTuple):
@@ -58,9 +56,8 @@ def resolve(name: str) -> str:
 def choose_backend(backend: str = "auto") -> Choice:
     """Decide between Unsloth and plain transformers + PEFT, and import Unsloth if it is chosen.
 
-    "auto": Unsloth if CUDA and the package work. "unsloth": Unsloth or an error (it also has a CPU backend).
-    "transformers": never Unsloth. Call it before anything imports trl, transformers or peft: Unsloth patches them while
-    they are imported. Raises ValueError for another name, and for "unsloth" if it does not work.
+    "auto": Unsloth if CUDA and the package work. "unsloth": Unsloth (which also runs on CPU) or a ValueError. Call it
+    before anything imports trl, transformers or peft: Unsloth patches them on import. ValueError for an unknown name.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
@@ -104,12 +101,11 @@ def load(
     for_training: bool = False,
     full_finetuning: bool = False,
 ) -> Loaded:
-    """Load a causal language model for generation, or for training with LoRA adapters or (`full_finetuning`) of all weights.
+    """Load a causal language model to generate with, or to train: LoRA adapters, or all weights by `full_finetuning`.
 
-    `dtype` is "float32", "bfloat16", "float16" or "auto" (see `pick_dtype`; float32 for full fine-tuning, since steps of
-    1e-6 vanish in 16 bits). Unsloth is for training alone: its models fill no cache that is handed to them and know no
-    paged attention. `max_length`: tokens of prompt and completion that it prepares for. Says once, in one line, which
-    backend it is and why. Raises ValueError, with the remedy, if there is no such model or the backend does not work.
+    `dtype`: "float32", "bfloat16", "float16" or "auto" (see `pick_dtype`; float32 for full fine-tuning, since steps of
+    1e-6 vanish in 16 bits). Unsloth is for training alone, of `max_length` tokens at most: its models fill no cache that
+    is handed to them. Prints the backend and why. Raises ValueError for a missing model or a backend that does not work.
     """
     if full_finetuning and load_in_4bit:
         raise ValueError("full_finetuning cannot hold its weights in 4 bits: set load_in_4bit: false")
@@ -136,13 +132,8 @@ def load(
     model.generation_config.eos_token_id = stop_tokens(model, tokenizer)
     precision = f"{'NF4, computing in ' if load_in_4bit else ''}{str(number).removeprefix('torch.')}"
     loaded = Loaded(model, tokenizer, name, f"{used} on {device}, {precision} ({why})")
-    _say(f"{name}: {loaded.backend}")
+    _print_once(f"{name}: {loaded.backend}", flush=True)
     return loaded
-
-
-@functools.cache
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -157,22 +148,26 @@ def _tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def _load_plain(path: str, dtype: Any, load_in_4bit: bool, device: str) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     # of several processes that train together, each has a GPU of its own
     place = int(os.environ.get("LOCAL_RANK", "0")) if device == "cuda" else device
-    if load_in_4bit:
-        quantised = {"quantization_config": four_bit(dtype), "device_map": {"": place}}
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **quantised)
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(place)
+    if not load_in_4bit:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(place)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        remedy = "pip install 'reflectevo_lite[gpu]', or set load_in_4bit: false"
+        raise ValueError(f"load_in_4bit needs bitsandbytes and a GPU: {remedy}")
+    # the paper's NF4 quantisation (QLoRA, arXiv 2305.14314)
+    nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    how = {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **nf4), "device_map": {"": place}}
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **how)
 
 
 def _load_unsloth(path: str, dtype: Any, load_in_4bit: bool, max_length: int, full: bool) -> PreTrainedModel:
     from unsloth import FastLanguageModel
 
-    own = {"use_exact_model_name": True}  # else a name is replaced by Unsloth's own quantised upload of it
-    own |= {"use_gradient_checkpointing": False}  # `train` decides
-    own |= {"fast_inference": False}  # vLLM is reached through a server instead
+    # the exact name, else Unsloth takes its own quantised upload; `train` decides on checkpointing; vLLM runs as a server
+    own = {"use_exact_model_name": True, "use_gradient_checkpointing": False, "fast_inference": False}
     size = {"dtype": dtype, "load_in_4bit": load_in_4bit, "max_seq_length": max_length, "full_finetuning": full}
     return FastLanguageModel.from_pretrained(model_name=path, **size, **own)[0]
 
@@ -185,19 +180,13 @@ def is_unsloth(loaded: Loaded) -> bool:
 def free() -> None:
     """Give the GPU memory of dropped models back to the card: between stages, after `del model, trainer`."""
     gc.collect()
-    if "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a turn: of the generation configuration, the tokenizer, and the chat template.
-
-    Published configurations do not always name the one that the template writes (early Gemma-2: `<eos>` alone, though
-    a turn ends with `<end_of_turn>`); without it the model would talk on to the length limit.
-    """
+    """Every token that ends a turn: of the generation configuration, the tokenizer, and the chat template."""
+    # published configurations may lack the template's (early Gemma-2: `<end_of_turn>`), and the model would talk on
     configured = model.generation_config.eos_token_id
     found = configured if isinstance(configured, list) else [configured]
     return sorted({i for i in [*found, tokenizer.eos_token_id, end_of_turn(tokenizer)] if i is not None})
@@ -209,8 +198,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
     after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("reply")[2]
-    added = tokenizer.added_tokens_decoder
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    ids, added = tokenizer(after, add_special_tokens=False)["input_ids"], tokenizer.added_tokens_decoder
     return next((i for i in ids if i in added and added[i].special), None)
 
 
@@ -218,31 +206,13 @@ def pick_dtype(dtype: str, device: str) -> str:
     """Resolve "auto" for a device: bfloat16 if the GPU computes it natively, float16 on older GPUs, float32 on CPU."""
     import torch
 
-    if dtype != "auto":
-        return dtype
-    if device == "cpu":
-        return "float32"
+    if dtype != "auto" or device == "cpu":
+        return "float32" if dtype == "auto" else dtype
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
-def four_bit(compute_dtype: Any) -> Any:
-    """The paper's NF4 quantisation (QLoRA, arXiv 2305.14314). Raises ValueError without bitsandbytes."""
-    from transformers import BitsAndBytesConfig
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ValueError(
-            "load_in_4bit needs bitsandbytes and a GPU: pip install 'reflectevo_lite[gpu]', or set load_in_4bit: false"
-        )
-    nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": compute_dtype}
-    return BitsAndBytesConfig(load_in_4bit=True, **nf4)
-
-
 class Adapters:
-    """The LoRA adapters on one base model: loaded once each, switched on where asked.
-
-    PEFT's own model class does it. (transformers' `model.load_adapter` fills in freshly initialised weights for the
-    adapters that were loaded before, without an error.)
-    """
+    """LoRA adapters on one base model. By PEFT: transformers' `load_adapter` silently makes earlier adapters fresh."""
 
     def __init__(self, base: PreTrainedModel) -> None:
         self.base = base
@@ -251,10 +221,9 @@ class Adapters:
 
     @contextmanager
     def use(self, path: str | Path | None) -> Iterator[PreTrainedModel | PeftModel]:
-        """The model with the adapter at `path` switched on, or the bare base for None, for the length of a block.
+        """For the length of a block, the model with the adapter at `path` switched on, or the bare base for None.
 
-        If a fully fine-tuned model lies at `path`, that model: its weights cannot be shared, so it is in memory beside
-        the base, one such model at a time. Raises ValueError if neither lies at `path`.
+        A fully fine-tuned model at `path` is in memory beside the base, one at a time. ValueError if nothing lies there.
         """
         if path is None:
             with self.peft.disable_adapter() if self.peft else nullcontext():
@@ -262,9 +231,7 @@ class Adapters:
         elif (Path(path) / "config.json").exists() and not (Path(path) / "adapter_config.json").exists():
             yield self._whole(Path(path))
         else:
-            self._load(Path(path))
-            self.peft.set_adapter(adapter_name(path))
-            yield self.peft
+            yield self._adapted(Path(path))
 
     def _whole(self, path: Path) -> PreTrainedModel:
         file = path / "training.json"
@@ -275,7 +242,7 @@ class Adapters:
             self.whole = key, load(str(path), dtype=dtype, device=self.base.device.type).model
         return self.whole[1]
 
-    def _load(self, path: Path) -> None:
+    def _adapted(self, path: Path) -> PeftModel:
         from peft import PeftModel
 
         if not (path / "adapter_config.json").exists():
@@ -286,6 +253,8 @@ class Adapters:
         elif name not in self.peft.peft_config:
             self.peft.load_adapter(str(path), adapter_name=name)
         self.peft.eval()
+        self.peft.set_adapter(name)
+        return self.peft
 
 
 def adapter_name(path: str | Path) -> str:

@@ -1,7 +1,5 @@
 """What every engine is: conversations in, completions out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +10,11 @@ Adapter = str | Path | None
 
 
 class Completion(NamedTuple):
-    """One generated turn: its text, the tokens it took (end of turn included), and whether the length limit cut it."""
+    """One generated turn."""
 
     text: str
-    tokens: int
-    truncated: bool
+    tokens: int  # end of turn included
+    truncated: bool  # the length limit cut it
 
 
 class Sampling(NamedTuple):
@@ -28,7 +26,7 @@ class Sampling(NamedTuple):
 
 
 class Engine:
-    """Anything that answers conversations; whatever has these three names will do."""
+    """Anything that answers conversations: whatever has `name`, `backend` and `generate` will do."""
 
     name: str
     backend: str  # how, in words
@@ -43,7 +41,7 @@ class Engine:
         seed: int = 0,
         adapter: Adapter = None,
     ) -> list[list[Completion]]:
-        """`n` completions for each conversation, in order. Raises ValueError for several at temperature 0, which is greedy."""
+        """`n` completions of each conversation, in order. Raises ValueError for several greedy (temperature 0) ones."""
         if n > 1 and temperature <= 0:
             raise ValueError(f"n={n} greedy completions would be {n} copies: set temperature above 0, or n to 1")
         asked = [c for c in conversations for _ in range(n)]

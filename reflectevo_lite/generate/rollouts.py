@@ -1,10 +1,7 @@
 """Turn 1, reflections on what went wrong, turn 2: the data that reflection learning starts from (paper, section 3.2).
 
-Every reflection and every second turn sees the first attempt only, never another reflection or retry; prompts are
-built before generation and stored with the row.
+A reflection or second turn sees the first attempt only, never another reflection or retry. Rows keep the prompts.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -43,14 +40,12 @@ def generate_rollouts(
 ) -> store.Rows:
     """Write one Rollout per problem to `out` (JSON Lines), and return them as a sequence that stays on disk.
 
-    `problems`: rows, or the path of a file of them, of which one chunk is in memory at a time. `settings` are fields of
-    `params`, given by name. Turn 1 and turn 2 are greedy answers of the untouched Generator. If turn 1 is wrong, `k`
-    reflections are sampled at `temperature`, each under its own one of `instructions` (balanced within a chunk), written by
-    the Reflector (`reflector`: a LoRA adapter, None for the base model), and each is followed by its own turn 2.
-
-    A chunk of `chunk_size` problems is the unit of resume and seeds its own sampling: an interrupted call goes on where
-    it stopped and gives the very rows of an undisturbed one. Raises ValueError for an unknown instruction and if `out`
-    holds rows of other problems, seeds, chunks or models, and what `store.append_chunks` raises.
+    `problems`: rows, or the path of a file of them, read chunk by chunk. `settings` are fields of `params`. Turns 1 and
+    2 are greedy answers of the untouched Generator. If turn 1 is wrong, the Reflector (`reflector`: a LoRA adapter,
+    None for the base model) samples `k` reflections, each under its own instruction (balanced within a chunk) and with
+    its own turn 2. A chunk seeds its own sampling: an interrupted call goes on where it stopped and gives the very rows
+    of an undisturbed one. Raises ValueError for an unknown instruction and if `out` holds rows of other problems,
+    seeds, chunks or models, and what `store.append_chunks` raises.
     """
     how = (params or RolloutParams())._replace(**settings)
     how, out = how._replace(instructions=prompts.instruction_pool(how.instructions)), Path(out)
@@ -78,7 +73,7 @@ def generate_rollouts(
 def _check_found(
     out: Path, rows: list[Rollout], problems: list[Problem], how: RolloutParams, engine: Engine, reflector: Adapter
 ) -> None:
-    """Refuse to go on with a file that was made from something else than what is asked for now."""
+    """Raise ValueError if the rows found were made from something else than what is asked for now."""
     if len(rows) != len(problems):
         raise ValueError(f"{out} was made from another number of problems: {store.OTHER_FILE}")
     for row, problem in zip(rows, problems, strict=True):
@@ -104,9 +99,8 @@ def chunk_seed(seed: int, stage: str, chunk: int) -> int:
 def answer(
     engine: Engine, problems: Sequence[Problem], conversations: Sequence[list[Message]], **settings: Any
 ) -> list[Attempt]:
-    """One graded attempt per conversation; `settings` are those of `Engine.generate`, greedy unless they say otherwise."""
-    found = engine.generate(conversations, **settings)
-    return graded(problems, conversations, [completions[0] for completions in found])
+    """One graded attempt per conversation; `settings` are those of `Engine.generate`, greedy by default."""
+    return graded(problems, conversations, [found[0] for found in engine.generate(conversations, **settings)])
 
 
 def graded(
@@ -115,15 +109,8 @@ def graded(
     """Attempt rows from completions."""
     grades = grade_many(problems, [c.text for c in completions])
     return [
-        {
-            "prompt": prompt,
-            "completion": c.text,
-            "answer": g.answer,
-            "correct": g.correct,
-            "tokens": c.tokens,
-            "truncated": c.truncated,
-        }
-        for prompt, c, g in zip(conversations, completions, grades, strict=True)
+        Attempt(prompt=p, completion=c.text, answer=g.answer, correct=g.correct, tokens=c.tokens, truncated=c.truncated)
+        for p, c, g in zip(conversations, completions, grades, strict=True)
     ]
 
 
@@ -135,29 +122,21 @@ def _chunk(engine: Engine, problems: list[Problem], how: RolloutParams, reflecto
     names = prompts.draw_instructions(len(jobs), how.seed, how.instructions, k=how.k)
     asked = [prompts.reflection_prompt(*attempt, name) for attempt, name in zip(wrong, names, strict=True)]
     drawn = engine.generate(asked, temperature=how.temperature, seed=how.seed, adapter=reflector, **limit)
-    written = [completions[0] for completions in drawn]
+    written = [found[0] for found in drawn]
     retries = [prompts.retry_prompt(*attempt, c.text) for attempt, c in zip(wrong, written, strict=True)]
     second = answer(engine, [problem for problem, _ in wrong], retries, **limit)
     reflections: list[list[Reflection]] = [[] for _ in problems]
-    for i, name, prompt, c, attempt in zip(jobs, names, asked, written, second, strict=True):
-        row: Reflection = {"instruction": name, "prompt": prompt, "text": c.text, "tokens": c.tokens, "turn2": attempt}
-        reflections[i].append(row)
+    for i, name, prompt, c, turn2 in zip(jobs, names, asked, written, second, strict=True):
+        reflections[i].append(Reflection(instruction=name, prompt=prompt, text=c.text, tokens=c.tokens, turn2=turn2))
+    adapter = str(reflector) if reflector else None
     return [
-        {
-            "id": p["id"],
-            "problem": p,
-            "turn1": turn1,
-            "reflections": own,
-            "model": engine.name,
-            "adapter": str(reflector) if reflector else None,
-            "seed": how.seed,
-        }
+        Rollout(id=p["id"], problem=p, turn1=turn1, reflections=own, model=engine.name, adapter=adapter, seed=how.seed)
         for p, turn1, own in zip(problems, first, reflections, strict=True)
     ]
 
 
 def tally(rows: Iterable[Rollout], seen: dict[str, int] | None = None) -> dict[str, int]:
-    """Counts over rollouts, added to `seen`: problems, right (at turn 1), reflections, corrected (right at turn 2), tokens."""
+    """Counts over rollouts, added to `seen`: problems, right (turn 1), reflections, corrected (right at turn 2), tokens."""
     seen = seen or dict.fromkeys(("problems", "right", "reflections", "corrected", "tokens"), 0)
     for row in rows:
         turns = [row["turn1"], *(r["turn2"] for r in row["reflections"])]
@@ -172,7 +151,7 @@ def tally(rows: Iterable[Rollout], seen: dict[str, int] | None = None) -> dict[s
 class Progress:
     """A tqdm bar over rows with time left, rows/s, tokens/s, running Acc@t1 and correction rate.
 
-    Rows found on disk count for the rates of success and not for those of speed: `start` is called when generation does.
+    Rows found on disk, added before `start`, count for the rates of success and not for those of speed.
     """
 
     def __init__(self, total: int, *, show: bool = True) -> None:
@@ -180,7 +159,7 @@ class Progress:
         self.options = {"total": total, "disable": not show, "desc": "rollouts", "unit": " rows", "smoothing": 0}
 
     def start(self) -> None:
-        """The first chunk is about to be made: open the bar with what was found, and start the clock."""
+        """Open the bar and start the clock, at the first chunk that is made."""
         if self.bar is None:
             from tqdm.auto import tqdm
 
@@ -188,17 +167,16 @@ class Progress:
             self.bar = tqdm(initial=self.seen["problems"], **self.options)
 
     def add(self, rows: Sequence[Rollout]) -> None:
-        """Count a chunk."""
         seen = tally(rows, self.seen)
         if self.bar is not None:
             rate = (seen["tokens"] - self.found) / max(time.perf_counter() - self.began, 1e-9)
             right = seen["right"] / max(1, seen["problems"])
             corrected = seen["corrected"] / max(1, seen["reflections"])
-            said = f"Acc@t1 {right:.1%}, corrected {corrected:.1%}, {rate:,.0f} tokens/s"
-            self.bar.set_postfix_str(said, refresh=False)
+            self.bar.set_postfix_str(
+                f"Acc@t1 {right:.1%}, corrected {corrected:.1%}, {rate:,.0f} tokens/s", refresh=False
+            )
             self.bar.update(len(rows))
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
         if self.bar is not None:
             self.bar.close()

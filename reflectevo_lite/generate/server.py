@@ -1,7 +1,6 @@
 """Generation by a server that speaks OpenAI's chat protocol: vLLM, `transformers serve`, or a hosted API.
 
-The API key is read from an environment variable at the moment a request is signed. It is in no attribute, no
-message and no file.
+The API key is read from an environment variable when a request is signed. It is in no attribute, message or file.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..rows import Message
@@ -23,25 +22,22 @@ from .protocol import Adapter, Completion, Engine, Sampling
 if TYPE_CHECKING:
     import openai
 
-T = TypeVar("T")
 MALFORMED_PAUSES_S = 1.0, 4.0, 0.0  # after a reply that cannot be read: a proxy's page while the server restarts
 AGAIN = "see that the server runs and server_url is right; the same command goes on from here"
 
 
 class ServerError(ValueError):
-    """The server cannot be reached, refuses, or does not speak the protocol; one line with the remedy."""
+    """The server cannot be reached, refuses, or does not speak the protocol: one line with the remedy."""
 
 
 class ServerEngine(Engine):
     """An `Engine` over HTTP, with at most `concurrency` requests under way.
 
-    `base_url` ends before "/chat/completions" (usually in "/v1"); `model` is the name the server gives it. The `openai`
-    library tries time-outs, lost connections and statuses 408, 409, 429 and 5xx again up to `retries` times, after 0.5 to
-    8 seconds, or as long as a Retry-After header asks for, up to two minutes.
-
-    Adapters are models of their own to a server (vLLM: `--lora-modules NAME=PATH`): `adapters` maps an adapter's
-    path to its served name; without an entry, the folder's name is looked for among the served models.
-    `extra_body` is merged into every request, such as `{"chat_template_kwargs": {"enable_thinking": False}}` for vLLM.
+    `base_url` ends before "/chat/completions" (usually in "/v1"); `model` is the name the server gives it. Time-outs,
+    lost connections and statuses 408, 409, 429 and 5xx are tried again up to `retries` times, after 0.5 to 8 seconds or
+    what a Retry-After header asks for, up to two minutes. `adapters` maps an adapter's path to its served name (vLLM:
+    `--lora-modules NAME=PATH`); without an entry, its folder's name is looked for among the served models. `extra_body`
+    is merged into every request, such as `{"chat_template_kwargs": {"enable_thinking": False}}` for vLLM.
     """
 
     def __init__(
@@ -67,16 +63,14 @@ class ServerEngine(Engine):
         self.adapters, self.extra_body = dict(adapters or {}), dict(extra_body or {})
 
     def _complete(self, conversations: list[list[Message]], how: Sampling, adapter: Adapter) -> list[Completion]:
-        """A request each, with a seed of its own: tokens are counted exactly, and a failure costs one completion.
-
-        Servers share a prompt's work by their prefix cache. Raises ServerError when a request fails for good.
-        """
+        """A request for each completion: its tokens are counted exactly, and servers cache the prompts they share."""
         with contextlib.closing(self._open()) as client:  # once it is closed, what still waits for a retry ends too
             settings: dict[str, Any] = {"model": self._served(client, adapter), "extra_body": self.extra_body}
             settings |= {"temperature": how.temperature, "max_tokens": how.max_new_tokens}
 
-            def one(i: int) -> Completion:
-                asked = {**settings, "messages": conversations[i], "seed": _seed(how.seed, i)}
+            def one(i: int) -> Completion:  # under a seed of its own: else equal prompts would give equal samples
+                seed = int.from_bytes(hashlib.sha256(f"{how.seed}/{i}".encode()).digest()[:4], "big") >> 1
+                asked = {**settings, "messages": conversations[i], "seed": seed}
                 return self._ask(lambda: _completion(client.chat.completions.create(**asked)))
 
             pool = ThreadPoolExecutor(self.concurrency)
@@ -89,20 +83,16 @@ class ServerEngine(Engine):
         return [future.result() for future in futures]
 
     def _open(self) -> openai.OpenAI:
-        """A client for one call. Raises ServerError for a key that no header can carry."""
         import openai
 
-        self._key()
+        self._key()  # one that no header can carry is refused before anything is sent
         timeout = openai.Timeout(self.timeout_s, connect=min(10.0, self.timeout_s))
         web = openai.DefaultHttpxClient(auth=self._sign, follow_redirects=False, timeout=timeout)
-        return openai.OpenAI(
-            base_url=self.url,
-            http_client=web,
-            timeout=timeout,
-            max_retries=self.retries,
-            api_key="-",  # `_sign` sets it; without a word here the library keeps those of the environment
-            admin_api_key="-",
-        )
+        keys = {
+            "api_key": "-",
+            "admin_api_key": "-",
+        }  # `_sign` sets it; not given any, the library keeps the environment's
+        return openai.OpenAI(base_url=self.url, http_client=web, timeout=timeout, max_retries=self.retries, **keys)
 
     def _served(self, client: openai.OpenAI, adapter: Adapter) -> str:
         if adapter is None:
@@ -117,8 +107,8 @@ class ServerEngine(Engine):
             f"{name}={adapter} (it serves {', '.join(served) or 'nothing'})"
         )
 
-    def _ask(self, read: Callable[[], T]) -> T:
-        """What `read` makes of a reply. Raises ServerError."""
+    def _ask(self, read: Callable[[], Any]) -> Any:
+        """What `read` makes of a reply. Raises ServerError if it fails for good."""
         import openai
 
         for pause in MALFORMED_PAUSES_S:
@@ -133,7 +123,7 @@ class ServerEngine(Engine):
         raise ServerError(f"{self.url} {trouble}")  # out here: the library's errors hold the request with its key
 
     def _trouble(self, error: Any) -> str:
-        """What went wrong and what to do, without the key that a server may repeat."""
+        """What went wrong and what to do, without the key, which a server may repeat."""
         import openai
 
         if isinstance(error, openai.APITimeoutError):
@@ -171,8 +161,3 @@ def _completion(reply: Any) -> Completion:
     tokens = getattr(reply.usage, "completion_tokens", None)
     tokens = max(0, int(tokens)) if isinstance(tokens, int) else 0
     return Completion(text.strip(), tokens, getattr(choice, "finish_reason", None) == "length")
-
-
-def _seed(seed: int, i: int) -> int:
-    """A seed for the i-th request: equal prompts under one seed would otherwise give equal samples."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{i}".encode()).digest()[:4], "big") >> 1

@@ -1,9 +1,6 @@
 """Sizes of models from their configuration alone, and what follows for a batch of generation. Nothing is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +8,7 @@ from .models import resolve
 
 GIB = 1 << 30
 BATCH_TOKENS = {"cpu": 65_536, "cuda": 131_072}  # rows × (prompt + new tokens) of a batch in generation
-CPU_CACHE = 4 * GIB  # and what their keys and values may take there: a real model gets fewer tokens than a small one
+CPU_CACHE = 4 * GIB  # for their keys and values there: a real model gets fewer tokens than a small one
 
 
 class Counted(NamedTuple):
@@ -22,9 +19,8 @@ class Counted(NamedTuple):
     ends: int  # inputs + outputs of these layers
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A decoder's dimensions. Unless its modules were `counted`, its weights are those of a Llama-like decoder."""
+class Shape(NamedTuple):
+    """A decoder's dimensions. Its weights are `counted`, or else worked out for a Llama-like decoder."""
 
     hidden: int
     layers: int
@@ -88,7 +84,7 @@ KNOWN = {
 
 
 def shape_of(name: str) -> Shape:
-    """The shape of a model by name. Raises ValueError if neither a folder, the table nor the hub's cache knows it."""
+    """The shape of a model by name. Raises ValueError if no folder, table entry or hub cache has it."""
     path = resolve(name)
     if name in KNOWN and not Path(path).is_dir():
         return KNOWN[name]
@@ -103,7 +99,7 @@ def shape_of(name: str) -> Shape:
 
 
 def shape_from_config(config: Mapping[str, Any]) -> Shape:
-    """The shape in a decoder's config.json, its weights counted on a model without memory (torch's meta device).
+    """The shape in a decoder's config.json, its weights counted on torch's meta device, which takes no memory.
 
     Raises ValueError for an architecture that is not a decoder of attention and linear layers.
     """
@@ -125,11 +121,11 @@ def shape_from_config(config: Mapping[str, Any]) -> Shape:
     if not linear:
         raise ValueError(f"no size is known for models of type {kind!r}: it has no linear layers that LoRA could adapt")
     ends = sum(sum(w.shape) for w in linear)
-    return replace(found, counted=Counted(model.num_parameters(), sum(w.numel() for w in linear), ends))
+    return found._replace(counted=Counted(model.num_parameters(), sum(w.numel() for w in linear), ends))
 
 
 def _dimensions(config: Any) -> Shape:
-    """Those that a configuration names, under whatever name its class knows them by; AttributeError if one is missing."""
+    # read off the class, which knows each dimension under one name; AttributeError if one is missing
     h, heads = config.hidden_size, config.num_attention_heads
     kv_heads, head_dim = (getattr(config, name, None) for name in ("num_key_value_heads", "head_dim"))
     sizes = (config.intermediate_size, config.vocab_size, bool(config.tie_word_embeddings))

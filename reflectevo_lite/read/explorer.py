@@ -139,7 +139,7 @@ class Explorer:
     def filter(self, **wanted: str | Sequence[str] | None) -> pd.DataFrame:
         """Show the rows that have every wanted value, and go to the first; returns them.
 
-        Keywords are `COLUMNS` (the class also as `error`), each a value or a list of them; None asks for nothing. Raises
+        Keywords are `COLUMNS` (the class also as `error`), each a value or a list; None asks for nothing. Raises
         ValueError for an unknown name or value.
         """
         mask = np.ones(len(self.frame), bool)
@@ -190,9 +190,9 @@ class Explorer:
     def annotate(self, error: str | None = None, note: str = "") -> dict[str, Any]:
         """Label the error class of the current first attempt and leave a note; on disk before this returns.
 
-        Appended to `<run_dir>/annotations.jsonl`: the last line for an (id, setting) counts, None or "" takes a label or
-        note back. The first attempt is the same under all settings, so its class is too. Raises ValueError for an unknown
-        class or if nothing is shown, OSError if the file cannot be written.
+        Appended to `<run_dir>/annotations.jsonl`: the last line for an (id, setting) counts, None or "" takes a label
+        or note back. All settings share the first attempt, so its class too. Raises ValueError for an unknown class or
+        if nothing is shown, OSError if the file cannot be written.
         """
         if self.position < 0:
             raise ValueError("no row is shown: nothing to annotate")

@@ -121,7 +121,7 @@ def _n(column: pd.Series) -> str:
 
 
 def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Problems per task and split, and question lengths in words, context and options included. `problems`: by split."""
+    """Problems per task and split, and question lengths in words with context and options. `problems`: by split."""
     import seaborn as sns
 
     texts = [(split, p["task"], prompts.question_text(p)) for split, rows in problems.items() for p in rows]
@@ -338,7 +338,7 @@ def collapse(frame: pd.DataFrame) -> Figure:
 
 
 def transfer(frame: pd.DataFrame, baseline: str) -> Figure:
-    """Heat map of `evaluate.transfer_table`: gain over the baseline in points, trained on (rows) × tested on (columns)."""
+    """Heat map of `evaluate.transfer_table`: points gained over the baseline, trained on × tested on."""
     bound = 100 * frame["difference"].abs().max() or 1.0
     style = {"cmap": "RdBu", "vmin": -bound, "vmax": bound, "cbar_kws": {"label": "gain (points)"}}
     figure, axes = _heat(frame, "trained on", "tested on", "difference", "+", **style)

@@ -31,7 +31,8 @@ PAPER = {  # error class → its group, and its share of the paper's failures in
 CLASSES, UNLABELLED = tuple(PAPER), "unlabelled"
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 _EQUATION = re.compile(
-    rf"(?<![\w.,)^%/*+×÷-])(?<![+*/×÷-] )(?<!of )({_NUMBER}(?: ?[-+*/×÷] ?{_NUMBER})+) ?= ?({_NUMBER})(?![\w.%^]| ?[-+*/×÷(])"
+    rf"(?<![\w.,)^%/*+×÷-])(?<![+*/×÷-] )(?<!of )({_NUMBER}(?: ?[-+*/×÷] ?{_NUMBER})+)"
+    rf" ?= ?({_NUMBER})(?![\w.%^]| ?[-+*/×÷(])"
 )
 
 

@@ -23,11 +23,11 @@ Evals = Mapping[str, Sequence[Row]]  # eval rows by setting
 BASE = Evaluation(evaluate.BASELINE)
 DIFFERENCE = ("setting", "difference", "low", "high", "p (McNemar)", "p (Holm)", "significant", "detectable", "n")
 VERBS = (  # noqa: SIM905 - what reflections tell oneself to do; a text's first one is its pattern
-    "add adjust analyse analyze apply avoid break calculate change check choose compare compute confirm consider convert "
-    "correct count define derive determine divide double-check ensure evaluate examine find fix focus follow go identify "
-    "include keep list look make multiply pay plan re-read read recalculate recheck reconsider recount redo reread rethink "
-    "review revise rewrite separate simplify solve start state subtract take test think trace try understand use validate "
-    "verify work write"
+    "add adjust analyse analyze apply avoid break calculate change check choose compare compute confirm consider "
+    "convert correct count define derive determine divide double-check ensure evaluate examine find fix focus follow "
+    "go identify include keep list look make multiply pay plan re-read read recalculate recheck reconsider recount "
+    "redo reread rethink review revise rewrite separate simplify solve start state subtract take test think trace try "
+    "understand use validate verify work write"
 ).split()
 _VERB = re.compile(r"\b(" + "|".join(sorted(VERBS, key=len, reverse=True)) + r")\b", re.IGNORECASE)
 
@@ -51,7 +51,7 @@ def _percent(value: float, bounds: Sequence[float]) -> tuple[float, float, float
 
 
 def results(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
-    """The results table in the paper's form, one row per setting: rates, Δ and its interval in percent, the four flips.
+    """The results table in the paper's form, one row per setting: rates and Δ in percent, the four flips.
 
     `key` is the eval file's stem, `tokens per question` counts what follows turn 1.
     """
@@ -80,8 +80,8 @@ def results_of(run: store.Run, *, mode: str = "oracle") -> pd.DataFrame:
 
 
 def comparisons(metrics: Row, *, against: str = BASE.stem) -> pd.DataFrame:
-    """Paired differences of Acc@t2 against one eval file, in points: interval, McNemar's p, Holm's p over all comparisons
-    of the run, and the smallest difference that these questions would show. A pair stored the other way is turned."""
+    """Paired differences of Acc@t2 against one eval file, in points: interval, McNemar's p, Holm's p over all
+    comparisons of the run, the smallest detectable difference. A pair stored the other way is turned."""
     rows = []
     for c in metrics["comparisons"]:
         if c["a"] == against:
@@ -100,13 +100,13 @@ def _difference(c: Row) -> Row:
 
 
 def verdicts(metrics: Row) -> list[str]:
-    """What is significant after correction, in words: a sentence on all comparisons, then one on each setting against its
-    baseline and controls, in the table's order; oracle mode, then intrinsic."""
+    """What is significant after correction, in words: a sentence on all comparisons, then one on each setting against
+    its baseline and controls, in the table's order; oracle mode, then intrinsic."""
     made = metrics["comparisons"]
     alone, kept = sum(c["p_mcnemar"] < 0.05 for c in made), sum(c["significant"] for c in made)
     counted = (
-        f"Of {len(made)} comparisons {kept} are significant after Holm's correction over all of them (family-wise 5 %); "
-        f"{alone} would be if each stood alone."
+        f"Of {len(made)} comparisons {kept} are significant after Holm's correction over all of them (family-wise 5 %)"
+        f"; {alone} would be if each stood alone."
     )
     plain = sorted((e for e in _rows(metrics) if e.control is None), key=lambda e: e.mode != "oracle")
     return [counted, *filter(None, (_verdict(made, e) for e in plain))]
@@ -144,7 +144,7 @@ def modes(metrics: Row) -> pd.DataFrame:
 
 
 def by_instruction(rollouts: Sequence[Row]) -> pd.DataFrame:
-    """Sampled reflections by their instruction: verify, locate, plan, n, and the share whose second turn was correct."""
+    """Sampled reflections by instruction: verify, locate, plan, n, and the share whose second turn was correct."""
     outcomes: dict[str, list[bool]] = {}
     for r in (r for row in rollouts for r in row["reflections"] if r["instruction"] != "generic"):
         outcomes.setdefault(r["instruction"], []).append(r["turn2"]["correct"])
@@ -200,8 +200,8 @@ def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
 def training_curves(run: store.Run) -> pd.DataFrame:
     """What was logged while every adapter of a run was trained, one row per report.
 
-    `accuracy` is of pairs in DPO, else of tokens; `margin` is DPO's, `reward` GRPO's; `validation`, the loss on held-out
-    training questions, comes in rows of its own.
+    `accuracy` is of pairs in DPO, else of tokens; `margin` is DPO's, `reward` GRPO's; `validation`, the loss on
+    held-out training questions, comes in rows of its own.
     """
     rows = []
     for path in sorted(run.path("adapters").glob("*/training.json")):
@@ -217,8 +217,8 @@ def training_curves(run: store.Run) -> pd.DataFrame:
 def turn_curve(evals: Evals) -> pd.DataFrame:
     """Acc@t for every turn that was run and what it cost. `evals`: rows by setting.
 
-    Columns: setting, turn, accuracy with its Wilson interval (fractions), tokens (of this turn, per question), spent (up
-    to and with this turn, per question; turn 1 is shared and counts 0), tokens per gain (tokens that this turn spent for
+    Columns: setting, turn, accuracy with its Wilson interval (fractions), tokens (of this turn, per question), spent
+    (up to and with this turn, per question; turn 1 is shared and counts 0), tokens per gain (that this turn spent for
     each further right answer; None if there is none), n.
     """
     rows = []
@@ -235,7 +235,7 @@ def turn_curve(evals: Evals) -> pd.DataFrame:
 
 
 def reflections(transcripts: Transcripts, settings: Sequence[str], limit: int = 2000) -> pd.DataFrame:
-    """The first `limit` reflections of each setting: setting, text, words, verb, corrected (the second attempt is right)."""
+    """The first `limit` reflections of each setting: setting, text, words, verb, corrected (at the second attempt)."""
     rows, frame = [], transcripts.frame
     for setting in settings:
         asked = (frame["setting"] == setting) & frame["outcome"].isin(["fixed", "still wrong"])
@@ -266,8 +266,7 @@ def compare_runs(a: store.Run, b: store.Run, setting: str | None = None) -> pd.D
 
     `setting`: a setting's name (oracle mode) or an eval file's stem. Columns: setting, A, B (Acc@t2 in percent),
     difference A − B with its interval, McNemar's p, Holm's over these rows, the smallest detectable difference, n.
-    Raises FileNotFoundError for a run without rows, ValueError for an unknown setting or if the two were asked different
-    questions.
+    Raises FileNotFoundError for a run without rows, ValueError for an unknown setting or if the questions differ.
     """
     found = []
     for one in _shared(a, b, setting):

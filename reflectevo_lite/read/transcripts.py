@@ -44,8 +44,8 @@ def render(template: str, **values: Any) -> str:
 def differences(first: str, second: str) -> tuple[Pieces, Pieces]:
     """Both texts in pieces: words that only the first has are marked "del", those that only the second has "ins".
 
-    Lines are matched first, and words within lines that changed: line by line if as many came as went, so that a changed
-    step is compared with the same step.
+    Lines are matched first, and words within lines that changed: line by line if as many came as went, so that a
+    changed step is compared with the same step.
     """
     a, b = first.splitlines(keepends=True), second.splitlines(keepends=True)
     old: Pieces = []

@@ -26,7 +26,7 @@ ANY = "all"
 
 
 def explore(run_dir: str | Path) -> Explorer:
-    """Show the explorer of a run below the cell; returns its `Explorer`, so that a cell can go on from what is shown."""
+    """Show the explorer of a run below the cell; returns its `Explorer`, for a cell to go on from what is shown."""
     explorer = Explorer(run_dir)
     display(View(explorer).root)
     display(HTML(f"<script>{render('keys.js')}</script>"))

@@ -1,4 +1,4 @@
-"""One of several processes on a job file of `launch`. By hand: torchrun --nproc-per-node 2 -m reflectevo_lite.train JOB.json"""
+"""One of several processes on a job file of `launch`: torchrun --nproc-per-node 2 -m reflectevo_lite.train JOB.json"""
 
 import os
 import sys

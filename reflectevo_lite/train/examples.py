@@ -14,9 +14,9 @@ COLUMNS = {"sft": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejecte
 
 
 def fitting(job: Job, tokenizer: Any) -> tuple[list[Any], list[str]]:
-    """Rows that fit `max_length`, and the ids of those that don't; prints the lengths first.
+    """Rows that fit `max_length`, and the ids of those that don't (TRL would cut or drop them without a word).
 
-    TRL would cut or drop a longer row without a word. Raises ValueError for them unless `too_long` is "skip".
+    Prints the lengths. Raises ValueError for longer rows unless `too_long` is "skip", and if no row fits.
     """
     limit, name, lengths = job.params.max_length, job.out.name, row_lengths(job, job.rows, tokenizer)
     count, least, most = len(lengths), min(lengths), max(lengths)
@@ -51,19 +51,14 @@ def row_lengths(job: Job, rows: Sequence[Any], tokenizer: Any) -> list[int]:
 
 def split(rows: Sequence[Any], params: TrainParams) -> tuple[list[Any], list[Any]]:
     """(rows to train on, rows to validate on), split by question and seed; ValueError if a side would be empty."""
-    share, questions = params.validation_share, sorted({row["id"] for row in rows})
-    if not share:
+    if not (share := params.validation_share):
         return list(rows), []
+    questions = sorted({row["id"] for row in rows})
     count = round(share * len(questions))
     if not 0 < count < len(questions):
         raise ValueError(f"validation_share {share} of {len(questions)} questions leaves one side empty")
     held = set(random.Random(f"validation/{params.seed}").sample(questions, count))
     return [r for r in rows if r["id"] not in held], [r for r in rows if r["id"] in held]
-
-
-def count(job: Job, rows: Sequence[Any], tokenizer: Any) -> int:
-    """How many examples an epoch has: rows, or about as many packed sequences as they fill."""
-    return -(-sum(row_lengths(job, rows, tokenizer)) // job.params.max_length) if job.packed else len(rows)
 
 
 def dataset(kind: Kind, rows: Sequence[Any]) -> Any:

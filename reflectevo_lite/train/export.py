@@ -2,9 +2,8 @@
 
     reflectevo export artifacts/h100_llama3_8b --setting reflector --merged --gguf q8_0 --push me/llama3-reflector
 
-Each goes to `<run_dir>/exports/<setting>/<form>/` with a model card (`model_card.md`) that holds the run's own numbers. A
-merged model is the base in its stored precision plus the adapter: an adapter trained over 4-bit weights is merged into the
-16-bit ones, which is the usual way and not bit for bit what was trained.
+Each goes to `<run_dir>/exports/<setting>/<form>/` with a model card that holds the run's own numbers. An adapter trained
+over 4-bit weights is merged into the stored 16-bit ones, as is usual: not bit for bit what was trained.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ LLAMA_CPP = {  # its tools, and what to do without them
     "llama.cpp/requirements/requirements-convert_hf_to_gguf.txt, and set LLAMA_CPP to that folder",
     "llama-quantize": f"build llama.cpp, or take {', '.join(QUANTS)}",
 }
-SETTINGS_OF = {  # which evaluated settings an adapter takes part in
-    "reflector": ("reflector_only", "two_stage"),
-    "corrector": ("two_stage",),
-}
+SETTINGS_OF = {"reflector": ("reflector_only", "two_stage"), "corrector": ("two_stage",)}  # where an adapter takes part
 
 
 class Exported(NamedTuple):
@@ -73,10 +69,7 @@ def export(
 
 
 def _write(run: store.Run, setting: str, form: Form, folder: Path) -> Path:
-    """One form of an adapter with its tokenizer and card, whole or not at all.
-
-    Merged: the base model in its stored precision with the adapter added to its weights, as safetensors.
-    """
+    """One form of an adapter with its tokenizer and card, whole or not at all."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -100,12 +93,8 @@ def _write(run: store.Run, setting: str, form: Form, folder: Path) -> Path:
     return beside.replace(folder)
 
 
-# -- GGUF ----------------------------------------------------------------------------------------------------------------
 def llama_cpp(precision: str) -> list[str]:
-    """The tools of llama.cpp that make a GGUF file: its converter, and llama-quantize for what that cannot write itself.
-
-    On the PATH, in $LLAMA_CPP, or where it is usually cloned and built. Raises ValueError, with the remedy.
-    """
+    """The tools of llama.cpp that a precision takes, on the PATH, in $LLAMA_CPP or where usual; ValueError if missing."""
     if precision not in QUANTS + K_QUANTS:
         known = f"the converter writes {', '.join(QUANTS)}, llama-quantize {', '.join(K_QUANTS)}"
         raise ValueError(f"unknown GGUF precision {precision!r}; {known}")
@@ -121,10 +110,7 @@ def llama_cpp(precision: str) -> list[str]:
 
 
 def to_gguf(model: str | Path, folder: str | Path, precision: str = "q8_0") -> Path:
-    """Convert a merged model's folder to `<folder>/model-<precision>.gguf` with llama.cpp's own tools.
-
-    Raises ValueError if a tool is missing or refuses the architecture, with its last line.
-    """
+    """Convert a merged model to `<folder>/model-<precision>.gguf`; ValueError if a tool is missing or refuses it."""
     converter, *quantizer = llama_cpp(precision)
     out = Path(folder) / f"model-{precision}.gguf"
     written, form = (out.with_stem("model-f16"), "f16") if quantizer else (out, precision)
@@ -143,7 +129,6 @@ def _run_tool(command: list[str], model: str | Path, out: Path) -> None:
         raise ValueError(f"llama.cpp cannot convert {model}: {last}")
 
 
-# -- The Hub -------------------------------------------------------------------------------------------------------------
 def push_to_hub(folder: str | Path, repo: str) -> str:
     """Upload an export to a private Hub repository, made if it is missing; returns its address. Raises ValueError."""
     import huggingface_hub
@@ -157,39 +142,26 @@ def push_to_hub(folder: str | Path, repo: str) -> str:
     return f"https://huggingface.co/{repo}"
 
 
-# -- The card ------------------------------------------------------------------------------------------------------------
 def model_card(run: store.Run, setting: str, form: Form) -> str:
-    """A model card from the run's own files: figures with intervals, training data, parameters, versions, fingerprints."""
+    """A model card (template: `model_card.md`) from the run's own files."""
     from huggingface_hub import ModelCard, ModelCardData
 
     record = _read(run.path("adapters", setting, "training.json"))
-    base, embedded = record["model"], record["model"] == generate.TINY
-    about = ModelCardData(
-        base_model=None if embedded else base,
-        pipeline_tag="text-generation",
-        library_name="peft" if form == "adapter" else "transformers",
-        tags=["reflectevo", "self-reflection", record["kind"]],
-    )
-    card = ModelCard.from_template(
-        about,
-        template_str=Path(__file__).with_name("model_card.md").read_text(encoding="utf-8"),
-        setting=setting,
-        base="the embedded model" if embedded else base,
-        what="A LoRA adapter" if form == "adapter" else "The base model with its LoRA adapter merged",
-        results=_results(run, setting),
-        record=record,
-        losses=[h["loss"] for h in record.get("history", []) if "loss" in h],
-        env=_read(run.path("env.json")),
-        fingerprint=generate.fingerprint(base),
-    )
-    return f"{card}\n"
-
-
-def _results(run: store.Run, setting: str) -> list[dict[str, Any]]:
-    """Rows of metrics.json: the settings with this adapter, oracle mode, all tasks, the prompted base beside them."""
+    base = None if record["model"] == generate.TINY else record["model"]
+    merged = ("transformers", "The base model with its LoRA adapter merged")
+    library, what = ("peft", "A LoRA adapter") if form == "adapter" else merged
+    tags = ["reflectevo", "self-reflection", record["kind"]]
+    about = ModelCardData(base_model=base, pipeline_tag="text-generation", library_name=library, tags=tags)
     names = ("prompted", *SETTINGS_OF.get(setting, (setting,)))
     rows = _read(run.path("metrics.json")).get("rows", [])
-    return [r for r in rows if r["setting"] in names and r["task"] == "all" and r["mode"] == "oracle"]
+    values: dict[str, Any] = {
+        "setting": setting, "base": base or "the embedded model", "what": what, "record": record,
+        "results": [r for r in rows if r["setting"] in names and r["task"] == "all" and r["mode"] == "oracle"],
+        "losses": [h["loss"] for h in record.get("history", []) if "loss" in h],
+        "env": _read(run.path("env.json")), "fingerprint": generate.fingerprint(record["model"]),
+    }  # fmt: skip
+    template = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
+    return f"{ModelCard.from_template(about, template_str=template, **values)}\n"
 
 
 def _read(path: Path) -> dict[str, Any]:

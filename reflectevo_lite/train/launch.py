@@ -1,7 +1,7 @@
 """Training in several processes, through torchrun, the same way from a notebook, from papermill and from a shell.
 
-Fresh processes work on a job file (`__main__`), so it does not matter what the calling process has done to a GPU before.
-Only the main worker speaks and writes. On CPU they talk over gloo.
+Fresh processes work on a job file (`__main__`), whatever the calling one has done to a GPU before. Only the main worker
+speaks and writes. On CPU they talk over gloo.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JOB, LOG = "job.json", "workers.log"
 
 
 def rank() -> int:
-    """The number of this process among several that train together; the main one, or the only one, is 0."""
+    """The number of this process among those that train together; 0 is the main one."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -45,15 +45,10 @@ def start(job: Job) -> dict[str, Any]:
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", __package__, str(write_job(job)), "--watch-stdin"]
+    pipe, env = subprocess.PIPE, os.environ | {"PYTHONPATH": path}
     with open(job.work / LOG, "w", encoding="utf-8") as log:
-        pipes: dict[str, Any] = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": log,
-            "encoding": "utf-8",
-        }
-        child: Any = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, **pipes)
-        with child:
+        child: Any
+        with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8") as child:
             try:
                 for line in child.stdout:
                     print(line, end="", flush=True)

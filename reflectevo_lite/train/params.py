@@ -1,4 +1,4 @@
-"""What a training is told: its hyper-parameters, checked and taken from a run's own; the steps that they come to."""
+"""What a training is told: its hyper-parameters, checked and taken from a run's own."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TrainParams:
 
 @dataclass(frozen=True)
 class GRPOParams(TrainParams):
-    """`TrainParams` for GRPO: `batch_size` counts reflections, `steps` optimiser steps; `epochs` and `beta` are not used."""
+    """`TrainParams` for GRPO: `batch_size` counts reflections, `steps` optimiser steps; `epochs`, `beta` are not used."""
 
     epochs: float = 1.0
     steps: int = 25

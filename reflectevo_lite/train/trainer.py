@@ -1,67 +1,49 @@
-"""Examples meet a model: the TRL trainer of a job, with every argument passed once and found again in the trainer.
+"""Examples meet a model: the TRL trainer of a job, with loss on completions only.
 
-Loss falls on completions only. The same parameters mean the same training, whatever library changed its defaults:
-arguments that hang on a parameter stand here, the others in `backend.explicit`.
+Arguments that hang on a parameter stand here, the others in `backend.explicit`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import generate
 from . import backend, examples
 from .params import Job, planned_steps
 from .reward import SecondTurnReward
 
-if TYPE_CHECKING:
-    from transformers import Trainer
-
 
 def load(job: Job) -> generate.Loaded:
     """The base model; for full fine-tuning what is trained itself."""
-    params = job.params
-    return generate.load(
-        (job.start if params.full_finetuning else None) or job.model,
-        load_in_4bit=params.load_in_4bit,
-        backend=params.backend,
-        max_length=params.max_length,
-        for_training=True,
-        full_finetuning=params.full_finetuning,
-    )
+    keys = ("load_in_4bit", "backend", "max_length", "full_finetuning")
+    name = (job.start if job.params.full_finetuning else None) or job.model
+    return generate.load(name, for_training=True, **{key: getattr(job.params, key) for key in keys})
 
 
-def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence[Any] = ()) -> Trainer:
-    """The TRL trainer of a job, ready to train on `rows`, with its own evaluation on `held`.
-
-    Raises RuntimeError if it overrides an argument or its preprocessing lost a row, ValueError for packing that would
-    let rows see each other.
-    """
+def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence[Any] = ()) -> Any:
+    """The TRL trainer of a job, to train on `rows` and validate on `held`; RuntimeError if it changes arguments or rows."""
     import trl
 
     params, name = job.params, job.kind.upper()
     model, peft_config = backend.trainable(loaded, params, job.start)
-    given = arguments(job, loaded, examples.count(job, rows, loaded.tokenizer))
+    count = len(rows)
+    if job.packed:  # about as many sequences as the rows fill
+        count = -(-sum(examples.row_lengths(job, rows, loaded.tokenizer)) // params.max_length)
+    given = arguments(job, loaded, count)
     args = getattr(trl, f"{name}Config")(**given)
     if params.processes == 1 and args.n_gpu > 1:
         args._n_gpu = 1  # else each batch would be multiplied and spread over all GPUs by DataParallel
-    own = _own_parts(job, loaded, rows)
-    trainer = getattr(trl, f"{name}Trainer")(
-        model,
-        args=args,
-        train_dataset=examples.dataset(job.kind, rows),
-        eval_dataset=examples.dataset(job.kind, held) if held else None,
-        processing_class=loaded.tokenizer,
-        peft_config=peft_config,
-        **own,
-    )
+    own = _own_parts(job, loaded, rows) | {"peft_config": peft_config, "processing_class": loaded.tokenizer}
+    own["train_dataset"] = examples.dataset(job.kind, rows)
+    own["eval_dataset"] = examples.dataset(job.kind, held) if held else None
+    trainer = getattr(trl, f"{name}Trainer")(model, args=args, **own)
     if job.kind == "grpo" and not params.full_finetuning:
         own["reward_funcs"].policy = trainer.model
     backend.settle(trainer, fresh=job.start is None)
     backend.compare(trainer.args, given, unsloth=generate.is_unsloth(loaded))
-    data = trainer.train_dataset
-    found = sum(map(len, data["seq_lengths"])) if job.packed else len(data)
+    found = sum(map(len, trainer.train_dataset["seq_lengths"])) if job.packed else len(trainer.train_dataset)
     if found != len(rows):
         raise RuntimeError(f"{len(rows) - found} of {len(rows)} training rows vanished in preprocessing")
     _add_callbacks(trainer, job)
@@ -69,26 +51,23 @@ def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence
 
 
 def _own_parts(job: Job, loaded: generate.Loaded, rows: Sequence[Any]) -> dict[str, Any]:
-    """What the trainer of one kind alone takes: DPO's reference model, GRPO's reward. Packing must be exact for SFT."""
+    """What the trainer of one kind alone takes: DPO's reference model, GRPO's reward."""
     whole = job.params.full_finetuning
     if job.kind == "dpo":
         return {"ref_model": load(job).model if whole else None}
     if job.kind == "grpo":  # trained whole, there is no adapter to switch off: the base is then a model of its own
         base = generate.load(job.model) if whole else loaded
-        batching = "generate" if generate.is_unsloth(base) else "auto"  # the one way that Unsloth's models know
-        engine = generate.TransformersEngine(base, batching=batching)
+        engine = generate.TransformersEngine(base, batching="generate" if generate.is_unsloth(base) else "auto")
         return {"reward_funcs": SecondTurnReward(engine, rows, job.params.max_new_tokens)}
     attention = loaded.model.config._attn_implementation
     if job.packed and not (attention == "sdpa" or "flash" in attention):
-        raise ValueError(
-            f"packing would let rows see each other under {attention!r} attention: set packing: false, "
-            "or load the model with sdpa or flash attention"
-        )
+        why = f"packing would let rows see each other under {attention!r} attention"
+        raise ValueError(f"{why}: set packing: false, or load the model with sdpa or flash attention")
     return {}
 
 
 def arguments(job: Job, loaded: generate.Loaded, count: int) -> dict[str, Any]:
-    """Every argument of the trainer of a job on `count` examples. Each stands in one place: Python refuses two."""
+    """Every argument of a job's trainer on `count` examples (or packed sequences) an epoch."""
     params, device = job.params, loaded.model.device.type
     steps, dtype = planned_steps(job.kind, params, count), generate.pick_dtype("auto", device)
     every = max(1, steps // (max(params.checkpoints, 10) if params.patience else params.checkpoints))
@@ -100,7 +79,7 @@ def arguments(job: Job, loaded: generate.Loaded, count: int) -> dict[str, Any]:
         own = {"max_steps": -1, "max_length": params.max_length}
         own |= {"packing": params.packing} if job.kind == "sft" else {"beta": params.beta}
     recompute, unsloth = backend.checkpointing(params, loaded.model), generate.is_unsloth(loaded)
-    fused = device != "cpu" or unsloth  # Unsloth's CPU backend takes the fused AdamW whatever it is told
+    share, fused = params.batch_size // params.processes, device != "cpu" or unsloth  # Unsloth's is fused on CPU too
     # fmt: off
     return dict(
         **backend.explicit(job.kind, unsloth=unsloth), **own,
@@ -108,10 +87,8 @@ def arguments(job: Job, loaded: generate.Loaded, count: int) -> dict[str, Any]:
         learning_rate=params.learning_rate, lr_scheduler_type=params.schedule, weight_decay=params.weight_decay,
         warmup_steps=params.warmup if math.ceil(params.warmup * steps) < steps else steps - 1,
         num_train_epochs=params.epochs, gradient_accumulation_steps=params.grad_accum,
-        per_device_train_batch_size=params.batch_size // params.processes,
-        per_device_eval_batch_size=params.batch_size // params.processes,
-        max_grad_norm=params.max_grad_norm, optim="adamw_torch_fused" if fused else "adamw_torch",
-        seed=params.seed, data_seed=params.seed,
+        per_device_train_batch_size=share, per_device_eval_batch_size=share, max_grad_norm=params.max_grad_norm,
+        optim="adamw_torch_fused" if fused else "adamw_torch", seed=params.seed, data_seed=params.seed,
         # what is logged, evaluated and saved on the way
         output_dir=str(job.work), disable_tqdm=True,  # _add_callbacks has a bar without the table of losses
         logging_strategy="steps", logging_steps=max(1, steps // 40), logging_first_step=True,
@@ -122,15 +99,14 @@ def arguments(job: Job, loaded: generate.Loaded, count: int) -> dict[str, Any]:
         greater_is_better=False if params.patience else None,
         # precision, memory, processes
         bf16=dtype == "bfloat16", fp16=dtype == "float16", use_cpu=device == "cpu",
-        gradient_checkpointing=recompute,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if recompute else None,
+        gradient_checkpointing=recompute, gradient_checkpointing_kwargs={"use_reentrant": False} if recompute else None,
         dataloader_pin_memory=device != "cpu", ddp_find_unused_parameters=False,
         ddp_backend="gloo" if device == "cpu" and params.processes > 1 else None,
     )
     # fmt: on
 
 
-def _add_callbacks(trainer: Trainer, job: Job) -> None:
+def _add_callbacks(trainer: Any, job: Job) -> None:
     """One bar that says what is trained (the losses go to training.json and the figures); early stopping."""
     from tqdm.auto import tqdm
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback

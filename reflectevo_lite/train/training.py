@@ -1,7 +1,6 @@
 """Reflection learning: SFT and DPO (paper, section 3.4 and appendix) and GRPO, on LoRA adapters or on all weights.
 
-An interrupted training goes on from its last checkpoint; a finished one is not done again. Beside the weights lies
-`training.json`: the parameters, the rows, the loss history.
+An interrupted training goes on from its last checkpoint; a finished one (`training.json` is there) is not repeated.
 """
 
 from __future__ import annotations
@@ -31,20 +30,16 @@ def train_sft(rows: Sequence[SFTRow], out: str | Path, **how: Any) -> dict[str, 
 
 
 def train_dpo(rows: Sequence[PreferenceRow], out: str | Path, **how: Any) -> dict[str, Any]:
-    """DPO (arXiv 2305.18290) on preference rows; the reference is what training starts from. `how`: see `train`.
+    """DPO (arXiv 2305.18290) on preference rows; `how`: see `train`.
 
-    Without `start` that is the model itself. With the adapter of an SFT as `start`, a copy of it goes on, and the
-    reference is the SFT model (a frozen second copy of the adapter), not the bare base model. The history also holds
-    reward margins and accuracies.
+    The reference is what training starts from: the model itself, or the model with the adapter `start` (a frozen second
+    copy of it). The history also holds reward margins and accuracies.
     """
     return train("dpo", rows, out, **how)
 
 
 def train_grpo(rows: Sequence[RewardRow], out: str | Path, *, params: GRPOParams, **how: Any) -> dict[str, Any]:
-    """Train a Reflector by its reward (see `reward`); `how`: see `train`.
-
-    The history also holds `reward`, the share of sampled reflections that led to a right second turn.
-    """
+    """Train a Reflector by its reward (see `reward`), which the history also holds; `how`: see `train`."""
     return train("grpo", rows, out, params=params, **how)
 
 
@@ -59,9 +54,9 @@ def train(
 ) -> dict[str, Any]:
     """Train on `rows` and save a LoRA adapter of `model` (or, by full fine-tuning, a whole model) to `out`.
 
-    `start`: an adapter, or the result of a full fine-tuning, to go on from; None for a fresh adapter. Returns
-    training.json's content: rows, steps, seconds, the loss history and the validation loss. Raises ValueError for no
-    rows, no steps, rows longer than `max_length`, a missing `start`, and an `out` that was trained otherwise.
+    `start`: an adapter, or a fully fine-tuned model, to go on from. Returns training.json's content: parameters, rows,
+    steps, seconds, losses. Raises ValueError for no rows, no steps, rows longer than `max_length`, a missing `start`,
+    and an `out` that was trained otherwise.
     """
     job = Job(kind, rows, Path(out).resolve(), model, params, str(Path(start).resolve()) if start else None)
     if not rows:
@@ -77,7 +72,7 @@ def train(
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train in this process, be it the only one or one of several workers; the main one writes. Returns the record."""
+    """Train in this process, the only one or one of several, of which the main one writes; returns the record."""
     generate.choose_backend(job.params.backend)  # before trl and transformers are imported
     from datasets import disable_progress_bars
     from transformers import set_seed
@@ -94,18 +89,14 @@ def run(job: Job) -> dict[str, Any]:
     trainer.save_model(str(job.out))
     state = trainer.state
     record = identity(job) | {
-        "trained_rows": len(trained),
-        "validation_rows": len(held),
-        "skipped": skipped,
-        "steps": state.global_step,
-        "planned_steps": state.max_steps,
+        "trained_rows": len(trained), "validation_rows": len(held), "skipped": skipped,
+        "steps": state.global_step, "planned_steps": state.max_steps,
         "best_step": state.best_global_step if job.params.patience else None,
-        "seconds": round(time.time() - started, 1),
-        "train_loss": result.training_loss,
+        "seconds": round(time.time() - started, 1), "train_loss": result.training_loss,
         "history": [h for h in state.log_history if "loss" in h],
         "validation": [h for h in state.log_history if "eval_loss" in h],
         "backend": loaded.backend,
-    }
+    }  # fmt: skip
     if trainer.is_world_process_zero():
         shutil.rmtree(job.out / REFERENCE, ignore_errors=True)  # DPO's frozen copy of `start`, saved beside the adapter
         store.write_json(job.out / "training.json", record)
@@ -119,14 +110,9 @@ def run(job: Job) -> dict[str, Any]:
 def identity(job: Job) -> dict[str, Any]:
     """What makes two trainings the same; stored in training.json and compared."""
     rows = json.dumps(list(job.rows), sort_keys=True, ensure_ascii=False).encode()
-    return {
-        "kind": job.kind,
-        "model": job.model,
-        "params": asdict(job.params),
-        "rows": len(job.rows),
-        "data": hashlib.sha256(rows).hexdigest()[:16],
-        "start": generate.fingerprint(job.start) if job.start else None,
-    }
+    start = generate.fingerprint(job.start) if job.start else None
+    said = {"kind": job.kind, "model": job.model, "params": asdict(job.params), "rows": len(job.rows)}
+    return said | {"data": hashlib.sha256(rows).hexdigest()[:16], "start": start}
 
 
 def _recorded(path: Path, job: Job) -> dict[str, Any] | None:
@@ -140,7 +126,7 @@ def _recorded(path: Path, job: Job) -> dict[str, Any] | None:
 
 
 def claim(job: Job) -> None:
-    """Note in the checkpoints' folder what is trained there. Raises ValueError if another training was interrupted there."""
+    """Note beside the checkpoints what is trained. Raises ValueError if another training was interrupted there."""
     note = job.work / "job_is.json"
     if not (last_checkpoint(job.work) and _recorded(note, job)) and launch.rank() == 0:
         store.write_json(note, identity(job))
@@ -154,8 +140,8 @@ def last_checkpoint(work: Path) -> str | None:
         except (OSError, ValueError):
             shutil.rmtree(folder, ignore_errors=True)
             continue
-        # if a second adapter lies beside it, Trainer loads that one alone, and the policy would start afresh; the
-        # reference is made anew from `start`
-        shutil.rmtree(folder / REFERENCE, ignore_errors=True)
+        shutil.rmtree(
+            folder / REFERENCE, ignore_errors=True
+        )  # Trainer would load it alone, and the policy start afresh
         return str(folder)
     return None

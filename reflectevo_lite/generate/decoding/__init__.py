@@ -1,10 +1,7 @@
-"""The padded batches' decoding loop, on a processor and on a card; it knows plain attention layers only.
+"""The padded batches' decoding loop, for models of plain attention layers, on a processor or a card.
 
-It rests on what transformers and torch do not promise to keep (cache layers, attention functions, oneDNN's operator), so
-`misfit` says beforehand where it cannot work: transformers' own `generate` takes its place there. Nothing of the package
-comes in but `Sampling`.
+It rests on what transformers and torch do not promise to keep (cache layers, attention functions, oneDNN's operator).
+Ask `misfit` first: if it gives a reason, use transformers' own `generate` instead.
 """
 
-from .loop import Group, decode, group, misfit, pad
-
-__all__ = ["Group", "decode", "group", "misfit", "pad"]
+from .loop import Group, decode, fill, group, misfit, pad

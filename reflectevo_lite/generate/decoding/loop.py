@@ -1,18 +1,17 @@
-"""A decoding loop for batches of many short completions, in which no work is done twice or for nothing.
+"""Decoding for batches of many short completions, in which no work is done twice or for nothing.
 
-Prompts that begin alike (the samples of one prompt, the reflections on one attempt) share one run over what they have
-in common; rows that are finished leave the batch; and if most rows repeat what they have read (a second attempt is
-much like the first), the tokens that followed there are guessed and checked in one pass: prompt lookup decoding
-(https://github.com/apoorvumang/prompt-lookup-decoding), here for whole batches. Sampling takes one uniform number per
-token that belongs to the row, so that what is drawn depends neither on which rows travel together nor on the guesses.
+Prompts that begin alike (samples of one prompt, reflections on one attempt) share one run over their beginning.
+Finished rows leave the batch. If most rows repeat what they have read, as second attempts do, what followed there is
+guessed and checked in one pass: prompt lookup decoding (https://github.com/apoorvumang/prompt-lookup-decoding) for
+whole batches. Each token of a row has its own uniform number, so that neither batches nor guesses change a sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, takewhile
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -36,17 +35,26 @@ class Group(NamedTuple):
 
 
 def group(prompts: Prompts) -> list[Group]:
-    """Put neighbours together that share at least half their tokens, and `SHARED_TOKENS`; the others stay alone."""
+    """Put neighbours together if they share at least half their tokens, and `SHARED_TOKENS`."""
     groups: list[Group] = []
     for i, prompt in enumerate(prompts):
-        if groups:
-            rows, shared = groups[-1]
-            common = min(_common(prompts[rows[0]], prompt), len(prompt) - 1, shared)
-            if common >= max(SHARED_TOKENS, len(prompt) // 2):
-                groups[-1] = Group([*rows, i], common)
-                continue
-        groups.append(Group([i], len(prompt) - 1))
+        rows, shared = groups[-1] if groups else ([i], 0)
+        beginnings = zip(prompts[rows[0]][:shared], prompt[:-1], strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], beginnings))
+        if common >= max(SHARED_TOKENS, len(prompt) // 2):
+            groups[-1] = Group([*rows, i], common)
+        else:
+            groups.append(Group([i], len(prompt) - 1))
     return groups
+
+
+def fill(groups: Sequence[Group], room: int) -> tuple[Sequence[Group], Sequence[Group]]:
+    """As many of the first groups as fit in `room` rows, and the rest; a group that is too large is cut."""
+    first = groups[0]
+    if len(first.rows) > room:
+        return [first._replace(rows=first.rows[:room])], [first._replace(rows=first.rows[room:]), *groups[1:]]
+    at = sum(rows <= room for rows in accumulate(len(g.rows) for g in groups))
+    return groups[:at], groups[at:]
 
 
 def misfit(model: Any) -> str | None:
@@ -62,17 +70,11 @@ def misfit(model: Any) -> str | None:
 
 
 def decode(
-    model: Any,
-    prompts: Prompts,
-    groups: Sequence[Group],
-    how: Sampling,
-    stops: Sequence[int],
-    draws: torch.Tensor | None = None,
+    model: Any, prompts: Prompts, groups: Sequence[Group], how: Sampling, stops: Sequence[int], draws: Tensor | None
 ) -> dict[int, list[int]]:
     """New token ids of each prompt named in `groups`; those after the first of `stops` are left over from a guess.
 
-    Greedy at temperature 0; above it, `draws` holds a uniform number in [0, 1) for each prompt and new token, shape
-    (prompts, max_new_tokens), and decides.
+    Above temperature 0, `draws` (prompts × `max_new_tokens`) holds a uniform number in [0, 1) for each new token.
     """
     with cpu.faster(model):
         order, on = [i for g in groups for i in g.rows], {"device": model.device}
@@ -111,11 +113,11 @@ def decode(
             logits = _forward(model, cache, block, mask, block.shape[1])
 
 
-def look_up(text: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """What followed each row's last `NGRAM` tokens when it had them last before, as guesses of its next tokens.
+def look_up(text: Tensor, length: Tensor) -> Tensor:
+    """What followed each row's last `NGRAM` tokens when it last had them before, as guesses of its next tokens.
 
-    `text`: token ids, rows × width, of which the first `length` (rows) count. Returns rows × `DRAFT` with -1 if there
-    is no guess, or rows × 0 if fewer than `DRAFTED_SHARE` of the rows have one.
+    Of `text` (token ids, rows × width) the first `length` (rows) count. Returns rows × `DRAFT`, -1 where there is no
+    guess, or rows × 0 if fewer than `DRAFTED_SHARE` of the rows have one.
     """
     end = int(length.max()) - NGRAM
     if int(length.min()) <= NGRAM:
@@ -130,8 +132,8 @@ def look_up(text: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
     return torch.where(last < 0, -1, text.gather(1, last + NGRAM + torch.arange(DRAFT, device=text.device)))
 
 
-def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
-    """A token for each of `logits` (… × vocabulary): the likeliest, or where `uniform` (…) falls in the distribution."""
+def pick(logits: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
+    """A token for each of `logits` (… × vocabulary): the likeliest, or where `uniform` (…) falls among them."""
     if temperature <= 0 or uniform is None:
         return logits.argmax(-1)
     mass = (logits.float() / temperature).softmax(-1).cumsum(-1)
@@ -139,7 +141,7 @@ def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None)
     return drawn.clamp(max=logits.shape[-1] - 1)
 
 
-def pad(rows: Prompts, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(rows: Prompts, device: Any) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, padded on the left (with 0, which the mask hides) to the longest row."""
     width = max(map(len, rows))
     ids = [[0] * (width - len(row)) + list(row) for row in rows]
@@ -147,7 +149,7 @@ def pad(rows: Prompts, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[Any, torch.Tensor, torch.Tensor]:
+def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[Any, Tensor, Tensor]:
     """Cache, logits of the last token (rows × 1 × vocabulary) and mask, a row per prompt in the groups' order."""
     caches, logits, masks = [], [], []
     for part in _parts(prompts, groups, model.device.type):
@@ -171,7 +173,7 @@ def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[Any
 
 
 def _parts(prompts: Prompts, groups: Sequence[Group], device: str) -> Iterator[list[Group]]:
-    """The groups, so many at a time as a pass takes."""
+    """The groups, as many at a time as a pass takes."""
     part: list[Group] = []
     size = 0
     for g in groups:
@@ -183,12 +185,8 @@ def _parts(prompts: Prompts, groups: Sequence[Group], device: str) -> Iterator[l
     yield part
 
 
-def _forward(model: Any, cache: DynamicCache, ids: torch.Tensor, mask: torch.Tensor, keep: int = 1) -> torch.Tensor:
+def _forward(model: Any, cache: DynamicCache, ids: Tensor, mask: Tensor, keep: int = 1) -> Tensor:
     """Logits after the last `keep` of `ids` (rows × new tokens); `mask` covers what the cache holds as well."""
     places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places, "past_key_values": cache}
     return model(**inputs, use_cache=True, logits_to_keep=keep).logits[:, -keep:]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
