@@ -70,7 +70,9 @@ class Training(NamedTuple):
     form: str  # what an example is: a key of `curate.FORMS`
     rows: str  # the file of rows that examples are made of, in the run directory
     start: str | None = None  # the adapter that it goes on from
-    rates: str = "sft"  # whose parameters: <rates>_learning_rate, <rates>_epochs, <rates>_batch_size
+    rates: Literal["sft", "corrector", "dpo", "grpo"] = (
+        "sft"  # whose parameters: <rates>_learning_rate, <rates>_epochs, <rates>_batch_size
+    )
 
 
 PLUS, UNFILTERED = "curated/d_plus.jsonl", "curated/unfiltered.jsonl"

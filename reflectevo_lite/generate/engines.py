@@ -63,8 +63,9 @@ class TransformersEngine(Engine):
         return [scores[i] for i in range(len(pairs))]
 
     def _complete(self, conversations: list[list[Message]], how: Sampling, adapter: Adapter) -> list[Completion]:
+        prompts = [self.encode(c) for c in conversations]
         with self.adapters.use(adapter) as model:
-            ids = self._new_ids(model, [self.encode(c) for c in conversations], how)
+            ids = self._new_ids(model, prompts, how)
         return [self._completion(row, how.max_new_tokens) for row in ids]
 
     def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
@@ -184,7 +185,7 @@ class TransformersEngine(Engine):
 def open_engine(
     model: str, *, server_url: str | None = None, load_in_4bit: bool = False, backend: str = "auto"
 ) -> Engine:
-    """An engine for `model`, loaded here (see `load`) or asked of a server. Raises ValueError for a bad `server_url`."""
+    """An engine for `model`, loaded here (see `load`) or asked of a server. ValueError for a bad `server_url`."""
     if server_url:
         return ServerEngine(server_url, model)
     return TransformersEngine(models.load(model, load_in_4bit=load_in_4bit, backend=backend))

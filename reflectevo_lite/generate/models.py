@@ -54,10 +54,9 @@ def resolve(name: str) -> str:
 
 
 def choose_backend(backend: str = "auto") -> Choice:
-    """Decide between Unsloth and plain transformers + PEFT, and import Unsloth if it is chosen.
+    """Choose between Unsloth ("auto": if CUDA and it work) and plain transformers + PEFT, and import Unsloth if chosen.
 
-    "auto": Unsloth if CUDA and the package work. "unsloth": Unsloth (which also runs on CPU) or a ValueError. Call it
-    before anything imports trl, transformers or peft: Unsloth patches them on import. ValueError for an unknown name.
+    Call it before trl, transformers or peft are imported: Unsloth patches them. ValueError if `backend` does not work.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
@@ -104,8 +103,8 @@ def load(
     """Load a causal language model to generate with, or to train: LoRA adapters, or all weights by `full_finetuning`.
 
     `dtype`: "float32", "bfloat16", "float16" or "auto" (see `pick_dtype`; float32 for full fine-tuning, since steps of
-    1e-6 vanish in 16 bits). Unsloth is for training alone, of `max_length` tokens at most: its models fill no cache that
-    is handed to them. Prints the backend and why. Raises ValueError for a missing model or a backend that does not work.
+    1e-6 vanish in 16 bits). Unsloth is for training alone, of `max_length` tokens: its models fill no cache they are
+    handed. Prints the backend and why. Raises ValueError for a missing model or a backend that does not work.
     """
     if full_finetuning and load_in_4bit:
         raise ValueError("full_finetuning cannot hold its weights in 4 bits: set load_in_4bit: false")
@@ -131,9 +130,9 @@ def load(
         model.eval()
     model.generation_config.eos_token_id = stop_tokens(model, tokenizer)
     precision = f"{'NF4, computing in ' if load_in_4bit else ''}{str(number).removeprefix('torch.')}"
-    loaded = Loaded(model, tokenizer, name, f"{used} on {device}, {precision} ({why})")
-    _print_once(f"{name}: {loaded.backend}", flush=True)
-    return loaded
+    says = f"{used} on {device}, {precision} ({why})"
+    _print_once(f"{name}: {says}", flush=True)
+    return Loaded(model, tokenizer, name, says)
 
 
 def _tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -166,7 +165,7 @@ def _load_plain(path: str, dtype: Any, load_in_4bit: bool, device: str) -> PreTr
 def _load_unsloth(path: str, dtype: Any, load_in_4bit: bool, max_length: int, full: bool) -> PreTrainedModel:
     from unsloth import FastLanguageModel
 
-    # the exact name, else Unsloth takes its own quantised upload; `train` decides on checkpointing; vLLM runs as a server
+    # the exact name, else Unsloth takes its own upload; `train` decides on checkpointing; vLLM runs as a server
     own = {"use_exact_model_name": True, "use_gradient_checkpointing": False, "fast_inference": False}
     size = {"dtype": dtype, "load_in_4bit": load_in_4bit, "max_seq_length": max_length, "full_finetuning": full}
     return FastLanguageModel.from_pretrained(model_name=path, **size, **own)[0]
@@ -223,7 +222,7 @@ class Adapters:
     def use(self, path: str | Path | None) -> Iterator[PreTrainedModel | PeftModel]:
         """For the length of a block, the model with the adapter at `path` switched on, or the bare base for None.
 
-        A fully fine-tuned model at `path` is in memory beside the base, one at a time. ValueError if nothing lies there.
+        A fully fine-tuned model at `path` is in memory beside the base, one at a time. ValueError without either.
         """
         if path is None:
             with self.peft.disable_adapter() if self.peft else nullcontext():
@@ -272,6 +271,5 @@ def fingerprint(name: str) -> str:
     for file in sorted([*folder.glob("config.json"), *folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
         digest.update(file.name.encode())
         with file.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(handle, lambda: digest)  # goes on with the same digest, block by block
     return digest.hexdigest()[:16]

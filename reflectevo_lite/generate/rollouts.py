@@ -136,7 +136,7 @@ def _chunk(engine: Engine, problems: list[Problem], how: RolloutParams, reflecto
 
 
 def tally(rows: Iterable[Rollout], seen: dict[str, int] | None = None) -> dict[str, int]:
-    """Counts over rollouts, added to `seen`: problems, right (turn 1), reflections, corrected (right at turn 2), tokens."""
+    """Counts over rollouts, added to `seen`: problems, right (turn 1), reflections, corrected (by turn 2), tokens."""
     seen = seen or dict.fromkeys(("problems", "right", "reflections", "corrected", "tokens"), 0)
     for row in rows:
         turns = [row["turn1"], *(r["turn2"] for r in row["reflections"])]

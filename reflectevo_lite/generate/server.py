@@ -38,6 +38,7 @@ class ServerEngine(Engine):
     what a Retry-After header asks for, up to two minutes. `adapters` maps an adapter's path to its served name (vLLM:
     `--lora-modules NAME=PATH`); without an entry, its folder's name is looked for among the served models. `extra_body`
     is merged into every request, such as `{"chat_template_kwargs": {"enable_thinking": False}}` for vLLM.
+    `generate` raises ServerError if a request fails for good.
     """
 
     def __init__(
@@ -88,10 +89,7 @@ class ServerEngine(Engine):
         self._key()  # one that no header can carry is refused before anything is sent
         timeout = openai.Timeout(self.timeout_s, connect=min(10.0, self.timeout_s))
         web = openai.DefaultHttpxClient(auth=self._sign, follow_redirects=False, timeout=timeout)
-        keys = {
-            "api_key": "-",
-            "admin_api_key": "-",
-        }  # `_sign` sets it; not given any, the library keeps the environment's
+        keys = {"api_key": "-", "admin_api_key": "-"}  # else the library holds the environment's; `_sign` sets ours
         return openai.OpenAI(base_url=self.url, http_client=web, timeout=timeout, max_retries=self.retries, **keys)
 
     def _served(self, client: openai.OpenAI, adapter: Adapter) -> str:

@@ -1,7 +1,6 @@
 """The one table of parameters: name, default, type, range, which notebooks take it, and one line of help.
 
-It checks the notebooks' parameters cells (a test), YAML files, `-p` values and the planner. A parameter stands in the
-first notebook that uses it; later ones read it from the run (`record.open_run`).
+A parameter stands in the first notebook that uses it; later ones read it from the run (`record.open_run`).
 """
 
 from __future__ import annotations
@@ -113,11 +112,6 @@ _ROWS = (
     _row("n_transfer", 450, "int", "transfer", "test questions of the transfer map", low=1),
 )
 TABLE: dict[str, Parameter] = {p.name: p for p in _ROWS}
-
-
-def of_notebook(notebook: str) -> dict[str, Parameter]:
-    """The parameters that a notebook declares, in order."""
-    return {name: p for name, p in TABLE.items() if notebook in p.notebooks}
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:

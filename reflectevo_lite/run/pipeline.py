@@ -106,20 +106,17 @@ def choose(only: str | None = None, beyond: str | None = None) -> list[str]:
 
 
 def _stage(word: str, known: tuple[str, ...]) -> str:
+    word = word.strip()
     for stage in known:
-        if word.strip() == stage or stage.startswith(f"{word.strip().zfill(2)}_"):
+        if word == stage or stage.startswith(f"{word.zfill(2)}_"):
             return stage
-    raise UserError(f"no notebook {word.strip()!r}; there are {', '.join(known)}")
+    raise UserError(f"no notebook {word!r}; there are {', '.join(known)}")
 
 
 def run_plan(
     plan: Plan, *, only: str | None = None, beyond: str | None = None, force: bool = False, say: Any = print
 ) -> dict[str, float]:
-    """Execute the plan and return seconds by stage (0 for skipped ones).
-
-    Raises ChangedParameters if the directory was made with other parameters, InUse if another process works in it, and
-    Failure if a cell fails.
-    """
+    """Execute the plan and return seconds by stage (0 for skipped ones). Raises ChangedParameters, InUse and Failure."""
     stages, seconds = choose(only, beyond), dict[str, float]()
     with _locked(plan.run_dir):
         if force:
@@ -130,11 +127,10 @@ def run_plan(
             check_recorded(run, run.params(), stage, plan.params[stage])
         for i, stage in enumerate(stages, 1):
             head, anew = f"[{i}/{len(stages)}] {stage}", stage == ANALYSIS and any(seconds.values())
+            started, seconds[stage] = time.time(), 0.0
             if store.stage_finished(plan.run_dir, stage) and not anew:
                 say(f"{head}: finished before")
-                seconds[stage] = 0.0
                 continue
-            started = time.time()
             execute(plan, stage, head)
             seconds[stage] = time.time() - started
             say(f"{head}: {seconds[stage]:.0f} s")

@@ -57,10 +57,7 @@ def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
 
 
 def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
-    """Raise RuntimeError, with their names, if a trainer's `args` hold other values than were `given`.
-
-    Under Unsloth one that decides nothing about what is learned is only printed.
-    """
+    """Raise RuntimeError if a trainer's `args` are not as `given`; Unsloth's harmless changes are only printed."""
     free, changed = PRECISION if unsloth else (), {}
     for name, value in given.items():
         held = _plain(getattr(args, name))
@@ -79,8 +76,7 @@ def _plain(value: Any) -> Any:
 
 def checkpointing(params: TrainParams, model: Any) -> bool:
     """Gradient checkpointing as asked for; for None, by size: on for a billion parameters and more."""
-    asked = params.gradient_checkpointing
-    return model.num_parameters() >= LARGE if asked is None else asked
+    return model.num_parameters() >= LARGE if params.gradient_checkpointing is None else params.gradient_checkpointing
 
 
 def trainable(loaded: generate.Loaded, params: TrainParams, start: str | Path | None = None) -> tuple[Any, Any]:
@@ -125,16 +121,13 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def settle(trainer: Any, *, fresh: bool = True) -> None:
-    """Undo, right after a TRL trainer is built, what its constructor did to the adapters.
-
-    TRL turns the adapters of a 4-bit model to bf16, which a gradient scaler (fp16, a T4) refuses and small steps vanish
-    in: they go back to fp32. Of a `fresh` adapter that was on the model before, DPOTrainer keeps a copy named "ref",
-    though the base model is that same reference.
-    """
+    """Undo, right after a TRL trainer is built, what its constructor did to the adapters (`fresh`: no `start`)."""
     import torch
 
+    # TRL turns those of a 4-bit model to bf16, which fp16's gradient scaler refuses and small steps vanish in
     for name, weight in trainer.model.named_parameters():
         if "lora_" in name and weight.dtype in (torch.float16, torch.bfloat16):
             weight.data = weight.data.float()
+    # DPOTrainer copies an adapter that was on the model before, though the base is that same reference
     if fresh and "ref" in getattr(trainer.model, "peft_config", {}):
         trainer.model.delete_adapter("ref")

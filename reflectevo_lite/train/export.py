@@ -2,8 +2,8 @@
 
     reflectevo export artifacts/h100_llama3_8b --setting reflector --merged --gguf q8_0 --push me/llama3-reflector
 
-Each goes to `<run_dir>/exports/<setting>/<form>/` with a model card that holds the run's own numbers. An adapter trained
-over 4-bit weights is merged into the stored 16-bit ones, as is usual: not bit for bit what was trained.
+Each goes to `<run_dir>/exports/<setting>/<form>/` with a model card of the run's own numbers. An adapter trained over
+4-bit weights is merged into the stored 16-bit ones, as is usual: not bit for bit what was trained.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Exported(NamedTuple):
     """What was written, by form (adapter, merged, gguf), and where it was pushed to."""
 
     paths: dict[str, Path]
-    pushed: str | None = None
+    pushed: str | None
 
 
 def export(
@@ -64,8 +64,7 @@ def export(
         paths["merged"] = _write(run, setting, "merged", folder / "merged")
     if gguf:
         paths["gguf"] = to_gguf(paths["merged"], folder / "gguf", gguf)
-    pushed = push_to_hub(paths.get("merged", paths["adapter"]), push) if push else None
-    return Exported(paths, pushed)
+    return Exported(paths, push_to_hub(paths.get("merged", paths["adapter"]), push) if push else None)
 
 
 def _write(run: store.Run, setting: str, form: Form, folder: Path) -> Path:
@@ -94,7 +93,7 @@ def _write(run: store.Run, setting: str, form: Form, folder: Path) -> Path:
 
 
 def llama_cpp(precision: str) -> list[str]:
-    """The tools of llama.cpp that a precision takes, on the PATH, in $LLAMA_CPP or where usual; ValueError if missing."""
+    """llama.cpp's tools for a precision, on the PATH, in $LLAMA_CPP or where usual. ValueError if one is missing."""
     if precision not in QUANTS + K_QUANTS:
         known = f"the converter writes {', '.join(QUANTS)}, llama-quantize {', '.join(K_QUANTS)}"
         raise ValueError(f"unknown GGUF precision {precision!r}; {known}")

@@ -13,14 +13,11 @@ Kind = Literal["sft", "dpo", "grpo"]
 
 @dataclass(frozen=True)
 class TrainParams:
-    """Hyper-parameters of one training, lengths in tokens. Raises ValueError for values that contradict each other.
-
-    batch_size × grad_accum rows make one optimiser step, by all `processes` together: their number changes nothing.
-    """
+    """Hyper-parameters of one training, lengths in tokens. Raises ValueError for values that contradict each other."""
 
     learning_rate: float
     epochs: float
-    batch_size: int = 32
+    batch_size: int = 32  # of all processes together; times grad_accum: the rows of an optimiser step
     grad_accum: int = 1
     max_length: int = 1024
     too_long: str = "error"  # rows over max_length: "error" refuses them, "skip" leaves them out and names them
@@ -58,11 +55,9 @@ class TrainParams:
             raise ValueError("; ".join(found))
 
     @classmethod
-    def of(cls, rates: Literal["sft", "corrector", "dpo"], p: Any) -> TrainParams:
-        """From a run's parameters: `p.sft_learning_rate` … by `rates`, and every field that `p` has under its own name.
-
-        A rate of the corrector that is 0 or None is that of SFT. DPO has no packing.
-        """
+    def of(cls, rates: str, p: Any) -> TrainParams:
+        """From a run's parameters: its `<rates>_learning_rate` …, and every field that it has under its own name."""
+        # a rate of the corrector that is 0 or None is that of SFT
         names, prefix = (
             ("learning_rate", "epochs", "batch_size"),
             {"sft": "sft", "corrector": "sft", "dpo": "dpo"}[rates],
@@ -74,7 +69,7 @@ class TrainParams:
 
 @dataclass(frozen=True)
 class GRPOParams(TrainParams):
-    """`TrainParams` for GRPO: `batch_size` counts reflections, `steps` optimiser steps; `epochs`, `beta` are not used."""
+    """`TrainParams` for GRPO: `batch_size` counts reflections, `steps` optimiser steps; `epochs`, `beta` go unused."""
 
     epochs: float = 1.0
     steps: int = 25

@@ -1,8 +1,8 @@
 """GRPO's reward: a reflection is good if it leads the untouched Generator to a right second turn.
 
-The idea is that of "Reflect, Retry, Reward" (arXiv 2505.24726), the optimiser GRPO (arXiv 2402.03300) as TRL has it. A
-group of reflections is sampled on a failed attempt of a training question; for each the base model, adapter off, answers
-again greedily. Only the reflection's tokens are trained on. Nothing here sees a test question.
+The idea is that of "Reflect, Retry, Reward" (arXiv 2505.24726), the optimiser TRL's GRPO (arXiv 2402.03300). A group of
+reflections is sampled on a failed attempt of a training question; for each the base model, adapter off, answers again
+greedily. Only the reflection's tokens are trained on. Nothing here sees a test question.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..rows import RewardRow
 
 
 class SecondTurnReward:
-    """1.0 for a reflection that leads the base model to a right second turn; 0.0 for one that states the gold answer."""
+    """1.0 for a reflection that leads the base model to a right answer, but 0.0 for one that states the gold answer."""
 
     __name__ = "second_turn"  # TRL's name for it in the history
 

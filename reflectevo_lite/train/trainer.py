@@ -1,7 +1,4 @@
-"""Examples meet a model: the TRL trainer of a job, with loss on completions only.
-
-Arguments that hang on a parameter stand here, the others in `backend.explicit`.
-"""
+"""The TRL trainer of a job; its arguments that hang on a parameter stand here, the others in `backend.explicit`."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ def load(job: Job) -> generate.Loaded:
 
 
 def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence[Any] = ()) -> Any:
-    """The TRL trainer of a job, to train on `rows` and validate on `held`; RuntimeError if it changes arguments or rows."""
+    """A job's TRL trainer, to train on `rows` and validate on `held`; RuntimeError if it changes arguments or rows."""
     import trl
 
     params, name = job.params, job.kind.upper()

@@ -1,7 +1,4 @@
-"""Reflection learning: SFT and DPO (paper, section 3.4 and appendix) and GRPO, on LoRA adapters or on all weights.
-
-An interrupted training goes on from its last checkpoint; a finished one (`training.json` is there) is not repeated.
-"""
+"""SFT and DPO (paper, section 3.4 and appendix) and GRPO; an interrupted training goes on, a finished one is kept."""
 
 from __future__ import annotations
 
@@ -21,42 +18,35 @@ from .examples import fitting, split
 from .params import GRPOParams, Job, Kind, TrainParams, planned_steps
 from .trainer import build, load
 
+AnyPath = str | Path
 REFERENCE = "ref"  # TRL's name for the frozen copy of an adapter that DPO goes on from
 
 
-def train_sft(rows: Sequence[SFTRow], out: str | Path, **how: Any) -> dict[str, Any]:
+def train_sft(rows: Sequence[SFTRow], out: AnyPath, **how: Any) -> dict[str, Any]:
     """Fine-tune on prompt/completion rows; `how`: see `train`."""
     return train("sft", rows, out, **how)
 
 
-def train_dpo(rows: Sequence[PreferenceRow], out: str | Path, **how: Any) -> dict[str, Any]:
-    """DPO (arXiv 2305.18290) on preference rows; `how`: see `train`.
+def train_dpo(rows: Sequence[PreferenceRow], out: AnyPath, **how: Any) -> dict[str, Any]:
+    """DPO (arXiv 2305.18290) on preference rows; the reference is the model, with `start`'s adapter frozen if given.
 
-    The reference is what training starts from: the model itself, or the model with the adapter `start` (a frozen second
-    copy of it). The history also holds reward margins and accuracies.
+    `how`: see `train`. The history also holds reward margins and accuracies.
     """
     return train("dpo", rows, out, **how)
 
 
-def train_grpo(rows: Sequence[RewardRow], out: str | Path, *, params: GRPOParams, **how: Any) -> dict[str, Any]:
+def train_grpo(rows: Sequence[RewardRow], out: AnyPath, *, params: GRPOParams, **how: Any) -> dict[str, Any]:
     """Train a Reflector by its reward (see `reward`), which the history also holds; `how`: see `train`."""
     return train("grpo", rows, out, params=params, **how)
 
 
 def train(
-    kind: Kind,
-    rows: Sequence[Any],
-    out: str | Path,
-    *,
-    model: str,
-    params: TrainParams,
-    start: str | Path | None = None,
+    kind: Kind, rows: Sequence[Any], out: AnyPath, *, model: str, params: TrainParams, start: AnyPath | None = None
 ) -> dict[str, Any]:
     """Train on `rows` and save a LoRA adapter of `model` (or, by full fine-tuning, a whole model) to `out`.
 
-    `start`: an adapter, or a fully fine-tuned model, to go on from. Returns training.json's content: parameters, rows,
-    steps, seconds, losses. Raises ValueError for no rows, no steps, rows longer than `max_length`, a missing `start`,
-    and an `out` that was trained otherwise.
+    `start`: an adapter, or a fully fine-tuned model, to go on from. Returns training.json's content (also rows, steps,
+    losses). Raises ValueError for no rows, no steps, too long rows, a missing `start`, an `out` trained otherwise.
     """
     job = Job(kind, rows, Path(out).resolve(), model, params, str(Path(start).resolve()) if start else None)
     if not rows:
@@ -140,8 +130,7 @@ def last_checkpoint(work: Path) -> str | None:
         except (OSError, ValueError):
             shutil.rmtree(folder, ignore_errors=True)
             continue
-        shutil.rmtree(
-            folder / REFERENCE, ignore_errors=True
-        )  # Trainer would load it alone, and the policy start afresh
+        # Trainer would load this second adapter alone, and the policy start afresh
+        shutil.rmtree(folder / REFERENCE, ignore_errors=True)
         return str(folder)
     return None

@@ -60,7 +60,7 @@ def declared(path):
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem != "00_tiny_model"], ids=lambda p: p.stem)
 def test_parameters_cells_are_those_of_the_one_table(path):
     assert declared(path) == table.defaults(path.stem)
-    assert list(declared(path)) == list(table.of_notebook(path.stem))
+    assert list(declared(path)) == list(table.defaults(path.stem))
     source = "\n".join("".join(c["source"]) for c in cells(path, "code"))
     assert source.count("open_run(") == 1 and f'open_run("{path.stem}", globals())' in source
     used = {

@@ -5,12 +5,12 @@ import json
 import pytest
 import yaml
 from conftest import ROOT
-from reflectevo_lite.train.backend import linear_layers
 
 from reflectevo_lite.generate import GIB, KNOWN, Shape, shape_of
 from reflectevo_lite.generate.sizes import shape_from_config
 from reflectevo_lite.run import cli, memory, params, pipeline, plan
 from reflectevo_lite.run.memory import Setup
+from reflectevo_lite.train.backend import linear_layers
 
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
 CARD_OF = {"colab": "T4", "kaggle": "T4", "l4": "L4", "a100": "A100 40GB", "h100": "H100"}

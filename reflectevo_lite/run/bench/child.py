@@ -73,10 +73,7 @@ def rows_of(kind: str, n: int, tokenizer: Any, longest: int = MAX_LENGTH, seed: 
 
 
 def train_steps(folder: str, shape: str, kind: str, arm: str, steps: int = 8, repeat: int = 0) -> dict[str, Any]:
-    """Train `steps` steps after the warm-up: real tokens a second (padding is not counted), peak memory, share of peak.
-
-    Operations for the share of the card's peak: 4 per weight and token for LoRA, 2 more for DPO's reference.
-    """
+    """Train `steps` steps after the warm-up: real tokens a second (padding is not counted), peak memory, share of peak."""
     import torch
 
     on_card, (_, sizes, batch) = torch.cuda.is_available(), SHAPES[shape]
@@ -86,10 +83,11 @@ def train_steps(folder: str, shape: str, kind: str, arm: str, steps: int = 8, re
     rate = sum(seen[WARM_UP : WARM_UP + steps]) / (ends[-1] - ends[WARM_UP - 1])
     weights = sizes.linear + sizes.vocab * sizes.hidden  # an input embedding is a look-up
     known = card(torch.cuda.get_device_name(0)) if on_card else None
+    operations = (4 + 2 * (kind == "dpo")) * weights  # a token's: 4 per weight for LoRA, 2 more for DPO's reference
     return {
         "tokens_per_s": rate,
         "peak_gib": torch.cuda.max_memory_allocated() / generate.GIB if on_card else None,
-        "share_of_peak": rate * (4 + 2 * (kind == "dpo")) * weights / (known.tflops * 1e12) if known else None,
+        "share_of_peak": rate * operations / (known.tflops * 1e12) if known else None,
         "loss": trainer.state.log_history[0].get("loss"),
         "backend": backend,
     }
