@@ -272,6 +272,7 @@ def describe(error):
 
 
 def send(channel, line):
+    """Write one message to the parent."""
     data = line.encode() + b"\n"
     while data:  # a pipe takes it in pieces
         data = data[os.write(channel, data) :]
