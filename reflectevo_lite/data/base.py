@@ -84,6 +84,7 @@ def check_split(name: str, split: str, known: Sequence[str]) -> None:
 
 
 def letter(index: int) -> str:
+    """0 → "A"."""
     return chr(65 + index)
 
 

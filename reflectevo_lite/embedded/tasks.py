@@ -292,6 +292,7 @@ def problems(n: int, split: str, seed: int = 0, families: tuple[str, ...] = tupl
 
 
 def to_problem(task: Task, id: str = "") -> Problem:
+    """A task as a Problem row."""
     meta = {"source": "synthetic", "start": task.start, "ops": list(task.ops)}
     row = Problem(id=id, task=task.family, question=task.question(), answer=task.gold(), grader=task.grader, meta=meta)
     return row | {"choices": list(task.choices)} if task.choices else row

@@ -12,6 +12,8 @@ _CONTAINERS = {"list": list, "tuple": tuple, "set": (set, frozenset), "frozenset
 
 
 class Assert(NamedTuple):
+    """An assert of the form `call == literal`, taken apart."""
+
     calls: list[str]  # sources that the program's process evaluates
     condition: str  # a lambda of their values _0, _1 …
     literal: tuple  # (value,) if the condition is `call == literal`, else ()

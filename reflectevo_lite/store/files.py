@@ -120,6 +120,7 @@ def append_line(path: str | Path, *rows: Any) -> None:
 
 
 def as_lines(rows: Iterable[Any]) -> bytes:
+    """Rows as lines of JSON."""
     return "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows).encode()
 
 

@@ -41,6 +41,7 @@ def read(path: Path) -> list[Row]:
 
 
 def to_problem(row: Row) -> Row | None:
+    """Row → problem."""
     answer = boxed(row["solution"])
     meta = {"level": row.get("level"), "subject": row.get("type")}
     return answer and fields(row["problem"], answer, "math", native=row.get("native"), meta=meta)

@@ -25,6 +25,7 @@ RANGES = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(51
 
 
 def to_problem(row: Row) -> Row | None:
+    """Row → problem."""
     unix = lambda text: text.replace("\r\n", "\n")
     tests = [unix(test) for test in row["test_list"]]
     name, arguments = called(tests[0], row["code"])

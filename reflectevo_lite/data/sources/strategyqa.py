@@ -10,6 +10,7 @@ from ..base import REAL, Row, Source, fields, hash_split
 
 
 def to_problem(row: Row) -> Row | None:
+    """Row → problem."""
     right = {"true": "A", "false": "B"}.get(str(row.get("answer", "")).lower())  # a CSV has "True", JSON has true
     return right and fields(row["question"], right, "choice", native=row.get("qid"), choices=("Yes", "No"))
 

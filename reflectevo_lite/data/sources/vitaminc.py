@@ -16,6 +16,7 @@ CHOICES = ("True", "False", "Neither")
 
 
 def to_problem(row: Row) -> Row | None:
+    """Row → problem."""
     right, claim = LABELS.get(row["label"]), QUESTION.format(claim=row["claim"].strip())
     passage = (f"{row['page']}: " if row.get("page") else "") + row["evidence"]
     return right and fields(claim, right, "choice", native=row.get("unique_id"), choices=CHOICES, context=passage)
