@@ -58,3 +58,9 @@ class ScriptedEngine:
 def scripted():
     problems = synthetic.problems(60, "train", seed=3)
     return ScriptedEngine(problems), problems
+
+
+def pytest_runtest_logreport(report):
+    """A failure on a lent card is printed at once: the time may run out before the summary."""
+    if report.failed and "tests/gpu" in report.nodeid:
+        print(f"\n{report.nodeid} ({report.when})\n{report.longreprtext[-3000:]}", flush=True)
