@@ -43,7 +43,7 @@ _TRIG = r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?-?\d\}?)?)"
 
 def _primed(m: re.Match) -> str:
     """f' as a name of its own: math-verify sees no primes."""
-    return f"{m[1]}_{{p{m[2].count("'") + m[2].count('prime')}}}"
+    return "%s_{p%d}" % (m[1], len(re.findall("'|prime", m[2])))
 
 
 # Applied in this order to gold and candidate alike.
