@@ -110,7 +110,7 @@ _NOT_UNITS = re.compile(r"\b(?:not|wrong|incorrect|more|less|fewer|least|most|if
 _PERCENT, _DEGREE = re.compile(r"%|percent"), re.compile(r"°|\\circ|degree")
 _POWER = r"(?:\s*\^\s*\{?\s*\d\s*\}?)?"
 _TEXT_UNIT = re.compile(rf"(?<=[\w}})\]])\s*\\text\{{([^{{}}]*)\}}{_POWER}\s*$")
-_BARE_UNIT = re.compile(rf"(?<=[\d}})\]])(\s*)((?:[A-Za-z]+\.?{_POWER}(?:\s*/\s*|\s+|$))+)$")
+_BARE_UNIT = re.compile(rf"(?:(?<=[\d}})\]])|(?<=\\pi))(\s*)((?:[A-Za-z]+\.?{_POWER}(?:\s*/\s*|\s+|$))+)$")
 _NAME = re.compile(r"(?:\\?[A-Za-z]++|[\s{}'|,:]|\([^()=]*\)|_\{?\w++\}?)++")
 _EQUALS = re.compile(r"(?<![<>!])=(?![^{}]*\})")  # not the bound of a sum
 _NOT_NAMES = re.compile(r"\\(?:frac|sqrt|sin|cos|tan|log|ln|cdot|times|pm)")

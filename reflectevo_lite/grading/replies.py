@@ -1,99 +1,201 @@
-r"""Finds the final answer in a model's reply: free text, mathematics, a program (`choice.py` reads letters).
+r"""Where in a model's reply does it say its answer? What all readers share, and the readers of text and exact answers.
 
-Answers are looked for where the prompts ask for them (`Answer: ...`), and in the forms that models fall into anyway
-(`\boxed{}`, the paper's `Finish[...]`, "the answer is ...").
+A reply is cut down to the model's own words, then searched for *statements*: places that announce an answer, by a cue
+("Answer: …", "the answer is …", 答案), a box (`\boxed{}`), a tag (`<answer>`) or a call (the paper's `Finish[…]`). The last
+statement that says something counts. `choice.py`, `math_reply.py` and `program.py` read what is said.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
 
 MAX_CHARS = 50_000  # of a completion are read; the answer is at its end
+NO_CUE, TWO, EMPTY, CUT = "no cue", "two answers", "empty", "cut off"
 
-_ANSWERED = re.compile(r"(?i)answer\b|finish\s*\[|\\boxed|答案")
-_NEXT_TURN = re.compile(r"^[ \t]*(?:\*\*|#+ )?(?:Question|Problem|Human|User|Q) ?\d{0,4} ?[:.]|<\|\w+\|>", re.I | re.M)
-_MARKED = (  # where prompts ask for the answer: `<answer>...</answer>`, `Answer: ...`, `Finish[...]`
-    re.compile(r"(?is)<answer>(.{0,2000}?)</answer>"),
-    re.compile(r"(?i)\banswers?\s*[:：][\s*_]{0,20}?([^\n]+)"),
-    re.compile(r"(?i)\bfinish\s*\[([^\n]{0,2000})\]"),
-)
-_GSM8K = re.compile(r"####\s*([^\n]+)")
-_ANSWER_IS = re.compile(r"(?i)\banswer(?:\s+\w+){0,5}?\s+is:?[ \t]*([^\n]+)")
-_FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.S)
-_FORMULA = re.compile(r"(?<!\\)\$\$?([^$\n]{1,500})\$|\\[(\[](.{1,500}?)\\[)\]]", re.S)
-_VALUE = re.compile(
-    r"[-+]?\\[dt]?frac\s*\{[^{}]{1,50}\}\s*\{[^{}]{1,50}\}"
-    r"|[-+]?\\?\$?\d(?:[\d,]*\d)?(?:\.\d+)?(?:/\d+)?%?|[-+]?\.\d+"
+
+class Reading(NamedTuple):
+    """The answer as it was read and the rule that read it; or None and why nothing was read."""
+
+    answer: str | None
+    rule: str
+
+
+class Statement(NamedTuple):
+    """A place that announces an answer: what kind, where it starts and where its answer starts, and what it says."""
+
+    rule: str
+    start: int
+    end: int
+    said: str
+
+
+# ------------------------------------------------------------------ the model's own words
+_THOUGHT = re.compile(r"(?i)</(?:think|thinking|thought|thoughts|reasoning)>|<\|channel\|>final<\|message\|>|◁/think▷")
+_OPENED = re.compile(r"(?i)^\s*<(?:think|thinking)>")
+_END_TOKEN = re.compile(r"</?s>|<\|\w+\|>|<｜[^｜\n]{1,40}｜>|<(?:bos|eos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
+_ODD, _DROPPED = re.compile("[\0\r\ufeff]"), dict.fromkeys(map(ord, "\0\r\ufeff"))
+_ANSWERED = re.compile(r"(?i)\b(?:answer|ans)\b|finish\s*[\[(]|\\boxed|答案|####")
+_NEXT_TURN = re.compile(
+    r"^[ \t]*(?:\*\*|#+ )?(?:Question|Problem|Human|User|Q|Input|Instruction|Exercise|Passage)"
+    r"(?: ?\d{0,4} ?[:.]|(?: \d{1,4})?[ \t]*$)",
+    re.I | re.M,
 )
 
 
 def own_reply(text: str) -> str:
-    """The model's own reply: without its hidden thoughts, and cut where it begins to ask itself the next question."""
+    """The model's own reply: without hidden thoughts and end tokens, and cut where it asks itself the next question."""
     text = text[-MAX_CHARS:] if isinstance(text, str) else ""
-    text = text.rpartition("</think>")[2].replace("\0", "").replace("\r", "")
+    text = text.translate(_DROPPED) if _ODD.search(text) else text
+    if "<" in text or "[" in text or "◁" in text:
+        text = _THOUGHT.split(text)[-1]
+        if _OPENED.match(text):  # thoughts without an end are no answer
+            return ""
+        text = next((part for part in _END_TOKEN.split(text) if part.strip()), "")
+    text = text.strip()
+    if not _NEXT_TURN.search(text):
+        return text
     answered = _ANSWERED.search(text)
-    following = answered and _NEXT_TURN.search(text, answered.end())
+    head, _, rest = text.partition("\n")
+    if rest and len(head) <= 60 and not head.rstrip().endswith(":") and not _NEXT_TURN.match(head):
+        following = _NEXT_TURN.search(text, len(head))  # a base model answers in one line and goes on
+    else:
+        following = answered and _NEXT_TURN.search(text, answered.end())
     return text[: following.start() if following else None].strip()
 
 
-def extract_text(text: str) -> str | None:
-    """The answer in a free-text reply: the marked one, else "the answer is ...", else the last line."""
-    text = own_reply(text)
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return _last(text, *_MARKED, _ANSWER_IS) or (lines[-1].strip('*`_"“”') if lines else None)
+# ------------------------------------------------------------------ statements
+# A cue is a noun, perhaps what it is the answer to, and a verb or a colon.
+_NOUN = r"(?:answers?|ans|(?:correct|right|best|final|my|chosen|selected|most\ \w+)\ (?:choice|option|result|value|solution|output))"
+_OF = r"(?:\s+(?:to|of|for|in|here|that|which|given|based|according|choice|option|letter|would|then|therefore|thus)\b[^.:!?\n=]{0,80}?)?"
+_BRACKET = r"(?:\s*\([^()\n]{0,60}\))?"
+_VERB = (
+    r"(?:\s+(?:is|are|was|(?:must|would|should|will|could\ only|can\ only|has\ to|appears\ to|seems\ to|turns\ out\ to|comes\ out\ to)\ be"
+    r"|equals|comes\ out\ to|becomes|remains)\b[*_]*\s*[:：]?"
+    r"|[*_\"'”\])\s]{0,4}(?:[:：]=?|=)|\s+[-–—](?=\s))"
+)
+_CUES = re.compile(
+    rf"(?i)(?<![\w-]){_NOUN}{_BRACKET}{_OF}{_BRACKET}{_VERB}"
+    r"|(?m:^[ \t#*_\[]*(?:the |my )?(?:final |correct )?answer[ \t*_\]]*\n)"  # a heading
+    r"|【?(?:正确|最终|参考)?答案】?\s*(?:应该是|应为|应是|是|为|选)?\s*[:：]?"
+)
+_CALL = re.compile(r"(?i)\bfinish\s*[\[(]([^\n]{0,2000}?)(?:[\])](?!\s*[\])}>])|$)", re.M)
+_TAG = re.compile(r"(?is)<(?:final_?)?answer>(.{0,2000}?)(?:</(?:final_?)?answer>|\Z)")
+_GSM8K = re.compile(r"####[ \t]*([-+$€£\\(]*\d[^\s]*|\(?[A-Z]\)?)[ \t.]*$", re.M)
+_BOX = re.compile(r"\\f?boxed\s*\{")
+_OTHER = re.compile(r"(?i)ans|choice|option|result|value|solution|output|list|order|string|words|sequence|[\\<#答$]|finish")
+_DISPLAY = re.compile(r"[\s*_]*(?:\\\[|\$\$)(.{1,2000}?)(?:\\\]|\$\$)", re.S)
+_LINE = re.compile(r"(?:[\s*`]|_(?=_))*([^\n]{0,2000})")
 
 
-def extract_math(text: str) -> str | None:
-    r"""The answer in a reply to a math question, as LaTeX or plain text.
-
-    The last `\boxed{...}` that closes, else the marked answer (also after `####`, as GSM8K writes), else "the answer
-    is ...", else the last formula or number.
-    """
-    text = own_reply(text)
-    line = _last(text, *_MARKED, _GSM8K)
-    if line is None and (line := _last(text, _ANSWER_IS)):
-        line = re.split(r"\.(?=\s|$)|,?\s(?:since|because)\b", line)[0].strip(" :*")
-    return _boxed(text) or (_value(line) if line else None) or _value(text, whole=False)
-
-
-def extract_code(text: str) -> str | None:
-    """The program in a reply: the longest fenced Python block (the last of equals), else the whole text.
-
-    Longest, because models append short usage examples. An unclosed fence, as a cut completion leaves it, counts.
-    """
-    text = text[-20 * MAX_CHARS :].rpartition("</think>")[2].replace("\r\n", "\n").replace("\0", "")
-    blocks = [(m[2], m[1].lower()) for m in _FENCE.finditer(text)]
-    python = [code for code, language in blocks if language in ("python", "python3", "py")]
-    code = max(reversed(python or [code for code, _ in blocks] or [text]), key=len)
-    return code.strip("\n") if code.strip() else None
+def statements(text: str, nouns: re.Pattern = _CUES) -> list[Statement]:
+    """Every announcement of an answer, in order; of the same place the innermost comes last."""
+    head, cue, said = text.rpartition("\nAnswer: ")
+    if cue and "\n" not in said and not _OTHER.search(head) and not _OTHER.search(said):
+        return [Statement("cue", len(head) + 1, len(text) - len(said), said.strip())]  # as prompts ask for it: soon found
+    found = []
+    for m in nouns.finditer(text):
+        said = _DISPLAY.match(text, m.end()) or _LINE.match(text, m.end())
+        found.append(Statement("cue", m.start(), m.end(), said[1].strip()))
+    for rule, pattern in (("call", _CALL), ("tag", _TAG), ("cue", _GSM8K)):
+        found += [Statement(rule, m.start(), m.start(1), m[1].strip()) for m in pattern.finditer(text)]
+    for m in list(_BOX.finditer(text))[-20:]:
+        if (inside := _balanced(text, m.end())) is not None:
+            found.append(Statement("box", m.start(), m.end() + len(inside) + 1, inside.strip()))
+    return sorted(found, key=lambda s: s.start)[-50:]
 
 
-def _last(text: str, *patterns: re.Pattern) -> str | None:
-    """The first group of the last match, of the first pattern that has one, without markdown and quotes around it."""
-    for pattern in patterns:
-        found = [m[1] for m in pattern.finditer(text)]
-        if found and (answer := found[-1].strip().strip('*`_"“”').strip()):
-            return answer
+def _balanced(text: str, start: int) -> str | None:
+    """From `start` to the brace that closes; None if it never does, as in a completion that was cut."""
+    depth = 1
+    for m in re.finditer(r"\\[{}]|[{}]", text[start : start + 4000]):
+        depth += {"{": 1, "}": -1}.get(m[0], 0)
+        if depth == 0:
+            return text[start : start + m.start()]
     return None
 
 
-def _boxed(text: str) -> str | None:
-    r"""What the last `\boxed{...}` holds, braces balanced; a box that never closes (a cut completion) holds none."""
-    for start in reversed([m.end() for m in re.finditer(r"\\f?boxed\s*\{", text)][-20:]):
-        depth = 1
-        for m in re.finditer(r"\\[{}]|[{}]", text[start : start + 4000]):
-            depth += {"{": 1, "}": -1}.get(m[0], 0)
-            if depth == 0:
-                return text[start : start + m.start()].strip()
-    return None
+_TURN = re.compile(  # between two answers: the second one is meant to replace the first
+    r"(?i)\b(?:wait|actually|no|not|however|but|instead|rather|sorry|oops|correct\w*|re-?\w*check\w*|reconsider\w*|thought|"
+    r"mistake|wrong|incorrect|first|initial\w*|guess|try|therefore|thus|hence|so|final\w*|then|now|hmm|step|conclu\w*|"
+    r"observation|action|summary|overall|double-check\w*)\b"
+)
 
 
-def _value(text: str, whole: bool = True) -> str | None:
-    """`text` itself if it is an answer; the last formula or number in it if it is a sentence."""
-    words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+", "", text))
-    if whole and (len(words) < 3 or not re.search(r"\d|\$|\\\(", text) or re.match(r"[\W_]*\d", text)):
-        return text
-    formulas, values = list(_FORMULA.finditer(text)), list(_VALUE.finditer(text))
-    if formulas and not (values and values[-1].start() > formulas[-1].end()):
-        return (formulas[-1][1] or formulas[-1][2]).strip()
-    return values[-1][0] if values else (text if whole else None)
+def last_said(text: str, found: list[Statement], read: Callable[[Statement], str | None]) -> Reading:
+    """The last statement that `read` makes something of; two that follow each other and differ are no answer."""
+    readable = ((s, said) for s in reversed(found) if (said := read(s)) is not None)
+    for last, answer in readable:
+        before = next(((s, other) for s, other in readable if s.rule == last.rule != "box"), None)
+        if before and before[1] != answer and "final" not in text[last.start : last.end].lower():
+            between = text[before[0].end : last.start].replace(before[1], "", 1)
+            if len(between.split()) < 8 and not _TURN.search(between):
+                return Reading(None, TWO)
+        return Reading(answer, last.rule)
+    return Reading(None, NO_CUE if text else EMPTY)
+
+
+# ------------------------------------------------------------------ text and exact answers
+_LISTED = re.compile(  # exact answers are announced as results and lists, too
+    _CUES.pattern + r"|\b(?:(?:final|sorted|resulting|new|correct) (?:\w+ )?(?:list|order|sequence|string|words)"
+    rf"|result|output){_OF}(?:\s+(?:is|are)\b\s*:?|\s*:)"
+)
+_SENTENCE_END = re.compile(r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])")
+_REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
+_FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
+_QUOTES = str.maketrans("‘’‚“”„", "'''\"\"\"")
+_WRAPPED = (("**", "**"), ("__", "__"), ("*", "*"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("$", "$"), (r"\(", r"\)"))
+
+
+def plain_form(text: str) -> str:
+    """One Unicode form and straight quotes."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_QUOTES)
+
+
+def bare(said: str) -> str | None:
+    """What is said without what does not belong to the answer: explanation, full stop, emphasis, quotes."""
+    said = _FONT.sub(r"\1", said)
+    for end in (_REASON.search(said, 1), _SENTENCE_END.search(said)):
+        said = said[: end.start()] if end else said
+    before = None
+    while said != before:
+        before, said = said, said.strip()
+        said = said.removesuffix(".").rstrip() if not said.endswith("..") else said
+        for left, right in _WRAPPED:
+            if len(said) > len(left + right) and said.startswith(left) and said.endswith(right):
+                said = said[len(left) : -len(right)].strip()
+        said = re.sub(r"^(?:\*\*|__)\s*|\s*(?:\*\*|__)$", "", said) if said.count("**") + said.count("__") == 1 else said
+    return " ".join(said.split()) or None
+
+
+def read_text(text: str) -> Reading:
+    """A free-text reply: what is announced last, else the last line."""
+    text = own_reply(text)
+    reading = last_said(text, statements(text), lambda s: bare(s.said))
+    if reading.answer is None and reading.rule == NO_CUE and (line := bare(text.rpartition("\n")[2])):
+        return Reading(line, "last line")
+    return reading
+
+
+def read_exact(text: str, gold: str) -> Reading:
+    """An answer that must match: what is announced last, else a last line that alone has the form of the answer."""
+    text = own_reply(text)
+    reading = last_said(text, statements(text, _LISTED), lambda s: bare(s.said))
+    line = bare(text.rpartition("\n")[2])
+    if reading.rule == NO_CUE and line and _form(line) == _form(gold) and len(line.split()) <= len(gold.split()):
+        return Reading(line, "last line")
+    return reading
+
+
+def _form(text: str) -> str:
+    """Numbers as 9, words as a, the rest as it is: `3 and 4` as `9 a 9`."""
+    text = re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", "a", re.sub(r"-?\d+(?:[.,]\d+)*", "9", plain_form(text)))
+    return re.sub(r"[\[\](){}<>\s]+", "(", re.sub(r"\ba(?: a)+\b", "a", text)).strip("(") or "()"
+
+
+def same_exact(gold: str, answer: str) -> bool:
+    """Equal but for case, spaces and a full stop; spaces between brackets count for nothing."""
+    gold, answer = (" ".join(plain_form(text).split()).casefold().removesuffix(".") for text in (str(gold), answer))
+    return gold == answer or (not re.search(r"\w", gold) and gold.replace(" ", "") == answer.replace(" ", ""))
