@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
 from .replies import EMPTY, NO_CUE, TWO, Reading, last_said, own_reply, plain_form, statements
 
+_LABELS = [*ascii_uppercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase)]
 _UNSURE, _NONE = "?", "-"  # several options, or one that is none of them: do not look further
 _REASONS = r"because|since|as|which|is|due|for|not|but|based|given|it|this|that|the|they|there|i|we|so|while|other|option|none|in"
 _AFTER_LETTER = re.compile(rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：-]|\.(?!\s*[A-Z]\.)|(?:{_REASONS})\b|\()", re.I)
@@ -40,7 +42,7 @@ _HEDGE = (
     r"surely|for sure|clearly|must be|has to be|obviously|therefore|thus|hence|so|in conclusion|conclusion|[选選](?:择|擇|项)?"
 )
 _HEDGED = re.compile(
-    rf"(?i:(?<![\w'])(?:{_HEDGE})[,:：]?(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{_HEDGE})[,:]?)*)\s*[:：]?\s*"
+    rf"(?i:(?<![\w'])(?:{_HEDGE})[,:：]?(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{_HEDGE})[,:]?){{0,4}})\s*[:：]?\s*"
     rf"(?P<b>[(\[\"'“]*)(?P<a>[A-Za-z])(?![\w'’])[)\]\"'”]*(?=\s*[.!。]?\s*(?:$|\n)|[.!。](?!\s*[A-Z]\.)\s|\s*,?\s*(?:because|since)\b"
     r"|[).:,]*\s*[(\"'“]?(?P<w>[^\n]{2,200}))"
 )
@@ -72,7 +74,7 @@ def read_choice(text: str, choices: Sequence[str]) -> Reading:
     text = _plain(own_reply(text))
     if not text or not choices:
         return Reading(None, NO_CUE if text else EMPTY)
-    options = _Options(choices)
+    options = _options(tuple(map(str, choices)))
     stated = last_said(text, statements(text), lambda s: _stated(s, options))
     if stated.answer is None and stated.rule == TWO:
         return stated
@@ -91,8 +93,7 @@ class _Options:
     """The options with their labels and their wordings in one form."""
 
     def __init__(self, choices: Sequence[str]) -> None:
-        two = [a + b for a in ascii_uppercase for b in ascii_uppercase]
-        self.labels = [*ascii_uppercase, *two][: len(choices)]
+        self.labels = _LABELS[: len(choices)]
         self.texts = [_plain(str(choice)) for choice in choices]
         self.words = [_norm(text) for text in self.texts]
 
@@ -102,6 +103,9 @@ class _Options:
 
     def wording(self, letter: str) -> str:
         return self.words[self.labels.index(letter)] if letter in self.labels else ""
+
+
+_options = functools.lru_cache(maxsize=256)(_Options)  # a problem is answered more than once
 
 
 def _plain(text: str) -> str:
@@ -124,6 +128,8 @@ def _stated(statement, options: _Options) -> str | None:
 
 def _read_span(span: str, options: _Options) -> str | None:
     """One option, named by letter or wording at the start of a phrase; _UNSURE for several, _NONE for a refusal."""
+    if len(span) == 1 and span in options.labels and span.casefold() not in options.words:
+        return span
     lead = _LEAD.match(span).end()
     for start in dict.fromkeys((lead, 0)):  # 0: an option may itself begin with "the" or "most"
         opened = span[:start].rstrip("\"'").endswith(("(", "[", "{", "<"))

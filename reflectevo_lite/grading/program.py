@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from .replies import EMPTY, MAX_CHARS, NO_CUE, Reading
 
 _PYTHON = ("python", "python3", "py", "py3", "python2", "pycon", "ipython", "")
-_OPEN = re.compile(r"^[ \t>]*(`{3,}|~{3,})[ \t]*\{?\.?([\w+#-]*)[^\n`]*\n", re.M)
+_OPEN = re.compile(r"^[ \t>]*(`{3,}+|~{3,}+)[ \t]*\{?\.?([\w+#-]*)[^\n`]*\n", re.M)
 _TAGGED = re.compile(r"(?is)\[(PYTHON|BEGIN|CODE)\][ \t]*\n?(.*?)(?:\[(?:/PYTHON|END|DONE|/CODE|/BEGIN)\]|\Z)")
 _HTML = re.compile(r"(?is)<(?:code|python|answer)>\n?(.*?)(?:</(?:code|python|answer)>|\Z)")
 _END_TOKEN = re.compile(r"</?s>|<\|\w+\|>|<｜[^｜\n]{1,40}｜>|<(?:bos|eos|pad|end_of_turn)>")
@@ -87,15 +87,18 @@ def _source(code: str) -> str:
 
 def _loose(text: str) -> str:
     """The part of a text without fences that is Python: from its first definition to where Python ends."""
-    for m in list(_STARTS.finditer(text))[:_MOST]:
+    text, left = text[-MAX_CHARS:], _MOST
+    for m in _STARTS.finditer(text):
         lines = _source(text[m.start() :]).split("\n")
-        for _ in range(_MOST):
+        while left := left - 1:
             if tree := _tree("\n".join(lines)):
                 return "\n".join(lines).rstrip() if _names(tree) else ""
             end = _broken_at(lines)
             if not 0 < end < len(lines):
                 break
             lines = lines[:end]
+        if not left:
+            break
     return ""
 
 

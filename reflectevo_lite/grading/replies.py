@@ -36,7 +36,6 @@ class Statement(NamedTuple):
 _THOUGHT = re.compile(r"(?i)</(?:think|thinking|thought|thoughts|reasoning)>|<\|channel\|>final<\|message\|>|◁/think▷")
 _OPENED = re.compile(r"(?i)^\s*<(?:think|thinking)>")
 _END_TOKEN = re.compile(r"</?s>|<\|\w+\|>|<｜[^｜\n]{1,40}｜>|<(?:bos|eos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
-_ODD, _DROPPED = re.compile("[\0\r\ufeff]"), dict.fromkeys(map(ord, "\0\r\ufeff"))
 _ANSWERED = re.compile(r"(?i)\b(?:answer|ans)\b|finish\s*[\[(]|\\boxed|答案|####")
 _NEXT_TURN = re.compile(
     r"^[ \t]*(?:\*\*|#+ )?(?:Question|Problem|Human|User|Q|Input|Instruction|Exercise|Passage)"
@@ -48,7 +47,7 @@ _NEXT_TURN = re.compile(
 def own_reply(text: str) -> str:
     """The model's own reply: without hidden thoughts and end tokens, and cut where it asks itself the next question."""
     text = text[-MAX_CHARS:] if isinstance(text, str) else ""
-    text = text.translate(_DROPPED) if _ODD.search(text) else text
+    text = text.replace("\0", "").replace("\r", "").replace("\ufeff", "")
     if "<" in text or "[" in text or "◁" in text:
         text = _THOUGHT.split(text)[-1]
         if _OPENED.match(text):  # thoughts without an end are no answer
@@ -85,7 +84,7 @@ _CALL = re.compile(r"(?i)\bfinish\s*[\[(]([^\n]{0,2000}?)(?:[\])](?!\s*[\])}>])|
 _TAG = re.compile(r"(?is)<(?:final_?)?answer>(.{0,2000}?)(?:</(?:final_?)?answer>|\Z)")
 _GSM8K = re.compile(r"####[ \t]*([-+$€£\\(]*\d[^\s]*|\(?[A-Z]\)?)[ \t.]*$", re.M)
 _BOX = re.compile(r"\\f?boxed\s*\{")
-_OTHER = re.compile(r"(?i)ans|choice|option|result|value|solution|output|list|order|string|words|sequence|[\\<#答$]|finish")
+_HINTS = "ans choice option result value solution output list order string words sequence finish \\ < # 答 $".split()
 _DISPLAY = re.compile(r"[\s*_]*(?:\\\[|\$\$)(.{1,2000}?)(?:\\\]|\$\$)", re.S)
 _LINE = re.compile(r"(?:[\s*`]|_(?=_))*([^\n]{0,2000})")
 
@@ -93,7 +92,7 @@ _LINE = re.compile(r"(?:[\s*`]|_(?=_))*([^\n]{0,2000})")
 def statements(text: str, nouns: re.Pattern = _CUES) -> list[Statement]:
     """Every announcement of an answer, in order; of the same place the innermost comes last."""
     head, cue, said = text.rpartition("\nAnswer: ")
-    if cue and "\n" not in said and not _OTHER.search(head) and not _OTHER.search(said):
+    if cue and "\n" not in said and not any(map((head + said).lower().__contains__, _HINTS)):
         return [Statement("cue", len(head) + 1, len(text) - len(said), said.strip())]  # as prompts ask for it: soon found
     found = []
     for m in nouns.finditer(text):
@@ -145,6 +144,7 @@ _LISTED = re.compile(  # exact answers are announced as results and lists, too
 _SENTENCE_END = re.compile(r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])")
 _REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
 _FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
+_SIMPLE = re.compile(r"[a-z\d]+(?: [a-z\d]+){0,20}")
 _QUOTES = str.maketrans("‘’‚“”„", "'''\"\"\"")
 _WRAPPED = (("**", "**"), ("__", "__"), ("*", "*"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("$", "$"), (r"\(", r"\)"))
 
@@ -156,7 +156,9 @@ def plain_form(text: str) -> str:
 
 def bare(said: str) -> str | None:
     """What is said without what does not belong to the answer: explanation, full stop, emphasis, quotes."""
-    said = _FONT.sub(r"\1", said)
+    if _SIMPLE.fullmatch(said):
+        return " ".join(said.split())
+    said = _FONT.sub(r"\1", said[:2000])
     for end in (_REASON.search(said, 1), _SENTENCE_END.search(said)):
         said = said[: end.start()] if end else said
     before = None
@@ -183,8 +185,7 @@ def read_exact(text: str, gold: str) -> Reading:
     """An answer that must match: what is announced last, else a last line that alone has the form of the answer."""
     text = own_reply(text)
     reading = last_said(text, statements(text, _LISTED), lambda s: bare(s.said))
-    line = bare(text.rpartition("\n")[2])
-    if reading.rule == NO_CUE and line and _form(line) == _form(gold) and len(line.split()) <= len(gold.split()):
+    if reading.rule == NO_CUE and (line := bare(text.rpartition("\n")[2])) and _form(line) == _form(gold) and len(line.split()) <= len(gold.split()):
         return Reading(line, "last line")
     return reading
 
