@@ -39,7 +39,7 @@ _CHOSEN = re.compile(
 _HEDGE = (
     r"it(?:'s| is| must be| should be| has to be| would be| can only be| will be)|answer's|I (?:think|believe|guess|say)|"
     r"I(?:'d| would) (?:say|guess)|my (?:guess|pick|choice|answer) (?:is|would be)|(?:most |very )?likely|probably|definitely|certainly|"
-    r"surely|for sure|clearly|must be|has to be|obviously|therefore|thus|hence|so|in conclusion|conclusion|[选選](?:择|擇|项)?"
+    r"surely|for sure|clearly|must be|has to be|obviously|therefore|thus|hence|so|in conclusion|conclusion|(?:故|应|应该|因此|所以|我)?[选選](?:择|擇|项)?"
 )
 _HEDGED = re.compile(
     rf"(?i:(?<![\w'])(?:{_HEDGE})[,:：]?(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{_HEDGE})[,:]?){{0,4}})\s*[:：]?\s*"
@@ -94,7 +94,7 @@ class _Options:
 
     def __init__(self, choices: Sequence[str]) -> None:
         self.labels = _LABELS[: len(choices)]
-        self.texts = [_plain(str(choice)) for choice in choices]
+        self.texts = [_plain(choice) for choice in choices[: len(self.labels)]]
         self.words = [_norm(text) for text in self.texts]
 
     def named(self, raw: str) -> str:

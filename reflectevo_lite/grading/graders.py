@@ -22,7 +22,7 @@ from .math_reply import read_math
 from .replies import CUT, MAX_CHARS, Reading, plain_form, read_exact, read_text, same_exact
 
 _FIRM = ("box", "tag", "call", "code block")  # rules that see where the answer ends
-_LAST = ("last line", "last value", "option text", "whole text")  # rules that need the end of the reply
+_LAST = ("last line", "last value", "option text", "whole text", "broken code")  # rules that need the end of the reply
 
 
 class Grade(NamedTuple):
@@ -36,7 +36,7 @@ def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
     """The answer in a completion and the rule that read it, or None and why nothing was read.
 
     Rules: "cue", "box", "tag", "call", "verdict", "last line", "last value", "option text", "code block", "bare code",
-    "whole text". Reasons: "no cue", "two answers", "no option", "cut off", "empty". `truncated`: the completion ended at
+    "broken code", "whole text". Reasons: "no cue", "two answers", "no option", "cut off", "empty". `truncated`: the completion ended at
     the token limit, so an answer at its very end may be half of one and is not read. Raises ValueError for an unknown
     grader, but never for a completion.
     """

@@ -22,7 +22,10 @@ _STOP = re.compile(
 _NOTHING = re.compile(
     r"(?i)^\W*(?:wrong|incorrect|correct|right|not|unclear|below|above|as follows|(?!red\b)\w{2,}ed|given|found|shown|the same|in the)\b"
 )
-_REFUSED = re.compile(r"(?i)\b(?:cannot be|can't be|can not be|not enough|unknown|impossible to|undetermined|none of)\b")
+_REFUSED = re.compile(
+    r"(?i)\b(?:(?:cannot|can't|can not) be (?:determined|found|answered|solved|computed|known)|not enough information|"
+    r"impossible to (?:say|tell|determine|know|solve)|answer is (?:unknown|undetermined|unclear))\b"
+)
 _SUM = re.compile(r"[\d\s.,+*/()x×÷·$€£%-]+=\s*([-+$€£]*\d[\d,]*(?:\.\d+)?%?)")
 _PARTS = re.compile(  # what may stand between boxes that are parts of one answer
     r"[\s$\\)\]]*(?:,|(?:,\s*)?(?:and|or)\b|(?:,\s*)?\\text\s*\{\s*(?:and|or)\s*\}|\\pm)[\s$\\(\[,]*(?:quad)?\s*(?:[a-z]\s*=\s*)?"
@@ -40,7 +43,7 @@ def read_math(text: str) -> Reading:
     reading = last_said(text, found, _said)
     if reading.rule == "box":
         return Reading(_joined(text, [s for s in found if s.rule == "box"]), "box")
-    if reading.answer is not None or reading.rule != NO_CUE or (found and _REFUSED.search(found[-1].said)):
+    if reading.answer is not None or reading.rule != NO_CUE or _REFUSED.search(text[-400:]):
         return reading
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if lines and (line := _expression(lines[-1])):
@@ -70,7 +73,7 @@ def _said(statement: Statement) -> str | None:
         return None
     if end := _STOP.search(said, 1):
         said = said[: end.start()]
-    said = said.strip('*_"“”` ').rstrip(",;:")
+    said = said.strip('*_"“”` ').rstrip(",;:。")
     if not said or _NOTHING.match(said):
         return None
     if line := _expression(said):

@@ -26,6 +26,7 @@ from fractions import Fraction
 
 DIGITS = 500  # 2^{-200} is not 2^{-201}; at math-verify's 15 digits it is
 MEMORY_BYTES = 4 << 30
+MAX_BRACKETS = 200  # of one kind; deeper nesting is no answer
 ORPHAN_S = 15  # the system ends a job that outlives its parent (POSIX)
 
 _UNICODE = str.maketrans("−–—÷⟨⟩，、\u00a0′’", "---/(),, ''", "\0") | {0x202F: r"\,", 0x2009: r"\,", 0x221A: "sqrt"}
@@ -90,6 +91,7 @@ _CLEAN = [
         (r"(?<![a-zA-Z])([ap])\.\s?m\b\.?", r" \1m"),
         (r"^\\text\{\s*(\d[^{}]*)\}$", r"\1"),
         (r"\\varnothing|⦃\s*⦄", r"\\emptyset"),
+        (r"^[a-zA-Z]\s*(?:=|\\in)\s*(?=⦃)", ""),
         (r"(?:\^\\circ|\\?%|\\text\{\s*(?:percent|degrees?)\s*\}|(?<=[\d} ])(?:percent|degrees?))", ""),
         (r"(?<=[\d}])\s*\([a-zA-Z][a-zA-Z -]{2,}\)\s*$", ""),  # 17 (seventeen)
         (r"(?:\\\\|[\s.,:])+$|^[\s,:=]+", ""),
@@ -113,6 +115,7 @@ _TEXT_UNIT = re.compile(rf"(?<=[\w}})\]])\s*\\text\{{([^{{}}]*)\}}{_POWER}\s*$")
 _BARE_UNIT = re.compile(rf"(?:(?<=[\d}})\]])|(?<=\\pi))(\s*)((?:[A-Za-z]+\.?{_POWER}(?:\s*/\s*|\s+|$))+)$")
 _NAME = re.compile(r"(?:\\?[A-Za-z]++|[\s{}'|,:]|\([^()=]*\)|_\{?\w++\}?)++")
 _EQUALS = re.compile(r"(?<![<>!])=(?![^{}]*\})")  # not the bound of a sum
+_LETTERS = re.compile(r"(?<![\\a-z])[a-zA-Z]")  # but of a command
 _NOT_NAMES = re.compile(r"\\(?:frac|sqrt|sin|cos|tan|log|ln|cdot|times|pm)")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _FRACTION = re.compile(r"([+-]?)(\d*)\\frac\{([+-]?[\d.]+)\}\{([+-]?[\d.]+)\}|([+-]?[\d.]+)/(-?[\d.]+)")
@@ -133,6 +136,8 @@ _MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 def same(gold: str, candidate: str) -> bool:
     """True if `candidate` is the same answer as `gold`, whose form decides what may be left out."""
+    if max(text.count(bracket) for text in (gold, candidate) for bracket in "({[") > MAX_BRACKETS:
+        return False
     (g, g_unit), (c, c_unit) = _strip_unit(_clean(gold)), _strip_unit(_clean(candidate))
     g_unit, c_unit = g_unit or _sign(gold), c_unit or _sign(candidate)
     if not g or not c or (g_unit and c_unit and g_unit != c_unit) or g.count("'") != c.count("'"):
@@ -251,12 +256,11 @@ def _bare_name(text: str, other: str) -> str:
 def _name(text: str) -> tuple[str | None, str]:
     """`x = 3` as ("x", "3"), `2+3 = 5` as ("", "5"); (None, text) for an equation or no equation."""
     parts = [part.strip() for part in re.split(rf"{_EQUALS.pattern}|\\in(?![a-z])", text)]
-    if len(parts) == 2 and re.fullmatch(r"[a-zA-Z]", parts[1]) and not re.search(r"[a-zA-Z]", parts[0]):
+    if len(parts) == 2 and re.fullmatch(r"[a-zA-Z]", parts[1]) and not _LETTERS.search(parts[0]):
         parts.reverse()  # 7 = y
     if len(parts) > 1 and _NAME.fullmatch(parts[0]) and not _NOT_NAMES.search(parts[0]):
         return parts[0], parts[-1]
-    variables = re.search("[a-zA-Z]", re.sub(r"\\[a-z]+", "", parts[0]))
-    if len(parts) > 1 and not variables and _same_value(parts[0], parts[-1]):
+    if len(parts) > 1 and not _LETTERS.search(parts[0]) and _same_value(parts[0], parts[-1]):
         return "", parts[-1]
     return None, text
 

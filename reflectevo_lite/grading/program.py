@@ -37,7 +37,7 @@ def read_code(text: str, tests: Sequence[str] = ()) -> Reading:
     python = [_source(code) for code, language in blocks if language in _PYTHON[:-1]]
     programs = python or [_source(code) for code, _ in blocks]
     if program := _program(programs, asked) or _program([_source(code) for code, _ in blocks], asked):
-        return Reading(program, "code block")
+        return Reading(program, "code block" if _tree(program) else "broken code")
     loose = _loose(text)
     if loose and (not programs or asked & _defined(loose)):
         return Reading(_with_methods(loose, asked), "bare code")

@@ -67,7 +67,7 @@ def own_reply(text: str) -> str:
 
 # ------------------------------------------------------------------ statements
 # A cue is a noun, perhaps what it is the answer to, and a verb or a colon.
-_NOUN = r"(?:answers?|ans|(?:correct|right|best|final|my|chosen|selected|most\ \w+)\ (?:choice|option|result|value|solution|output))"
+_NOUN = r"(?:answers?|ans\.?|(?:correct|right|best|final|my|chosen|selected|most\ \w+)\ (?:choice|option|result|value|solution|output))"
 _OF = r"(?:\s+(?:to|of|for|in|here|that|which|given|based|according|choice|option|letter|would|then|therefore|thus)\b[^.:!?\n=]{0,80}?)?"
 _BRACKET = r"(?:\s*\([^()\n]{0,60}\))?"
 _VERB = (
@@ -86,7 +86,7 @@ _GSM8K = re.compile(r"####[ \t]*([-+$€£\\(]*\d[^\s]*|\(?[A-Z]\)?)[ \t.]*$", r
 _BOX = re.compile(r"\\f?boxed\s*\{")
 _HINTS = "ans choice option result value solution output list order string words sequence finish \\ < # 答 $".split()
 _DISPLAY = re.compile(r"[\s*_]*(?:\\\[|\$\$)(.{1,2000}?)(?:\\\]|\$\$)", re.S)
-_LINE = re.compile(r"(?:[\s*`]|_(?=_))*([^\n]{0,2000})")
+_LINE = re.compile(r"(?:\s|`{3,}[^\n`]*\n|(?:\*\*|__)(?=\s))*([^\n]{0,2000})")
 
 
 def statements(text: str, nouns: re.Pattern = _CUES) -> list[Statement]:
@@ -164,7 +164,7 @@ def bare(said: str) -> str | None:
     before = None
     while said != before:
         before, said = said, said.strip()
-        said = said.removesuffix(".").rstrip() if not said.endswith("..") else said
+        said = said if said.endswith("..") else said.removesuffix(".").removesuffix("。").rstrip()
         for left, right in _WRAPPED:
             if len(said) > len(left + right) and said.startswith(left) and said.endswith(right):
                 said = said[len(left) : -len(right)].strip()
