@@ -51,10 +51,13 @@ _SUBJECT = re.compile(  # what may precede "B is correct"; "type" may not
     r"only|then|but|conclude|see|clearly|obviously|say|consequently|and)(?:\s+(?:is|the))?)\s*[(\[\"']*$"
 )
 _LETTER_LINE = re.compile(
-    r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;\"'|–—-]*)\s*(.*)", re.I
+    r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;\"'|–—-]*)\s*(.*)",
+    re.I,
 )
 _REASON = re.compile(r"(?i)(?:because|since|as|is|it|this|that|due to)\b")
-_DOUBT = re.compile(r"(?i)\b(?:not|never|whether|if|neither|nor|wrong|incorrect|could|might|may|both|unless|suppose|assume|assuming)\b|n't\b")
+_DOUBT = re.compile(
+    r"(?i)\b(?:not|never|whether|if|neither|nor|wrong|incorrect|could|might|may|both|unless|suppose|assume|assuming)\b|n't\b"
+)
 _MARKED, _MARKUP = re.compile(r"[*_`$\\#]"), re.compile(r"\*+|__+|`+|\$|\\[()\[\]]|(?m:^#+ )")
 _SENTENCE = re.compile(r"[.!?。\n]")
 
@@ -205,7 +208,9 @@ def _read_judged(text: str, options: _Options) -> str | None:
     for m in [m for pattern in (_JUDGED, _CHOSEN, _HEDGED) for m in pattern.finditer(text)]:
         before = _SENTENCE.split(text[max(0, m.start() - 80) : m.start()])[-1]
         rest = text[m.end("a") :]
-        if _JOINED.match(rest) or (m.re is _JUDGED and re.search(r"(?:\b(?:and|or|nor)|[/&]|\b[A-Z][)\]]?,)\s*$", before)):
+        if _JOINED.match(rest) or (
+            m.re is _JUDGED and re.search(r"(?:\b(?:and|or|nor)|[/&]|\b[A-Z][)\]]?,)\s*$", before)
+        ):
             return _UNSURE
         if _DOUBT.search(before) or not _names(m, before, rest, options):
             continue
@@ -245,7 +250,9 @@ def _read_lines(text: str, options: _Options) -> str | None:
         return _span_wording(letter, options) if options.named(letter) == _NONE else _phrase(letter, options, True)
     if _follows(letter + " " + rest, options.named(letter), options):
         return options.named(letter)
-    return options.named(letter) if _REASON.match(rest) and closing and not _INITIAL.match(closing + " " + rest) else None
+    return (
+        options.named(letter) if _REASON.match(rest) and closing and not _INITIAL.match(closing + " " + rest) else None
+    )
 
 
 def _read_wording(text: str, options: _Options) -> str | None:
@@ -253,8 +260,14 @@ def _read_wording(text: str, options: _Options) -> str | None:
     sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", text) if s.strip()]
     found = {_span_wording(phrase, options, strict=True) for phrase in (text, sentences[0])} - {None}
     said = f" {_norm(sentences[-1])} "
-    held = {letter: words for letter, words in zip(options.labels, options.words, strict=True) if _concludes(said, words)}
-    longest = {letter for letter, words in held.items() if not any(words != w and f" {words} " in f" {w} " for w in held.values())}
+    held = {
+        letter: words for letter, words in zip(options.labels, options.words, strict=True) if _concludes(said, words)
+    }
+    longest = {
+        letter
+        for letter, words in held.items()
+        if not any(words != w and f" {words} " in f" {w} " for w in held.values())
+    }
     found |= longest
     return found.pop() if len(found) == 1 else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .replies import EMPTY, NO_CUE, Reading, Statement, last_said, own_reply, statements
+from .replies import EMPTY, NO_CUE, Reading, Statement, last_said, own_reply, statements, unwrap
 
 _FUNCTIONS = r"sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|mod|gcd|lcm|max|min|inf|and|or"
 _TEXT = r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s*\{[^{}]*\}"
@@ -46,7 +46,7 @@ def read_math(text: str) -> Reading:
     if reading.answer is not None or reading.rule != NO_CUE or _REFUSED.search(text[-400:]):
         return reading
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if lines and (line := _expression(lines[-1])):
+    if lines and (line := _expression(unwrap(lines[-1]))):
         return Reading(line, "last line")
     for line in reversed(lines):
         if runs := _runs(line):
@@ -73,7 +73,7 @@ def _said(statement: Statement) -> str | None:
         return None
     if end := _STOP.search(said, 1):
         said = said[: end.start()]
-    said = said.strip('*_"“”` ').rstrip(",;:。")
+    said = unwrap(said.strip('*_"“”` ').rstrip(",;:。"))
     if not said or _NOTHING.match(said):
         return None
     if line := _expression(said):
@@ -125,7 +125,9 @@ def _trimmed(run: list[re.Match]) -> list[re.Match]:
     if not any(keep):
         return []
     first, last = keep.index(True), len(run) - 1 - keep[::-1].index(True)
-    while first > 0 and (_OPERATOR.search(run[first - 1][0]) or _OPERATOR.match(run[first][0]) or run[first - 1][0][-1] in "(["):
+    while first > 0 and (
+        _OPERATOR.search(run[first - 1][0]) or _OPERATOR.match(run[first][0]) or run[first - 1][0][-1] in "(["
+    ):
         first -= 1
     while last + 1 < len(run) and (_OPERATOR.match(run[last + 1][0]) or _OPERATOR.search(run[last][0][-1])):
         last += 1
@@ -144,7 +146,7 @@ def _undressed(run: str) -> str:
             run = run[1:]
         elif run.endswith(right) and left not in run:
             run = run[:-1]
-    return re.sub(r"^\\[(\[]|(?<!\\)\\[)\]]$", "", run).strip("*_\"“”` ").rstrip(".,;:!?")
+    return re.sub(r"^\\[(\[]|(?<!\\)\\[)\]]$", "", run).strip('*_"“”` ').rstrip(".,;:!?")
 
 
 def _result(run: str) -> str:

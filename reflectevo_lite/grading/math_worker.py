@@ -89,7 +89,7 @@ _CLEAN = [
         (r"\\text\{\s*(?:and|or)\s*\}|(?<=[^a-zA-Z\\])(?:and|or)(?=[^a-zA-Z])|\\cup(?![a-z])|;", ","),
         (r",(\s*,)+", ","),
         (r"(?<![a-zA-Z])([ap])\.\s?m\b\.?", r" \1m"),
-        (r"^\\text\{\s*(\d[^{}]*)\}$", r"\1"),
+        (r"^\\text\{\s*([-+]?\.?\d[^{}]*)\}$", r"\1"),
         (r"\\varnothing|⦃\s*⦄", r"\\emptyset"),
         (r"^[a-zA-Z]\s*(?:=|\\in)\s*(?=⦃)", ""),
         (r"(?:\^\\circ|\\?%|\\text\{\s*(?:percent|degrees?)\s*\}|(?<=[\d} ])(?:percent|degrees?))", ""),

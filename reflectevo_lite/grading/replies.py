@@ -93,7 +93,9 @@ def statements(text: str, nouns: re.Pattern = _CUES) -> list[Statement]:
     """Every announcement of an answer, in order; of the same place the innermost comes last."""
     head, cue, said = text.rpartition("\nAnswer: ")
     if cue and "\n" not in said and not any(map((head + said).lower().__contains__, _HINTS)):
-        return [Statement("cue", len(head) + 1, len(text) - len(said), said.strip())]  # as prompts ask for it: soon found
+        return [
+            Statement("cue", len(head) + 1, len(text) - len(said), said.strip())
+        ]  # as prompts ask for it: soon found
     found = []
     for m in nouns.finditer(text):
         said = _DISPLAY.match(text, m.end()) or _LINE.match(text, m.end())
@@ -141,12 +143,24 @@ _LISTED = re.compile(  # exact answers are announced as results and lists, too
     _CUES.pattern + r"|\b(?:(?:final|sorted|resulting|new|correct) (?:\w+ )?(?:list|order|sequence|string|words)"
     rf"|result|output){_OF}(?:\s+(?:is|are)\b\s*:?|\s*:)"
 )
-_SENTENCE_END = re.compile(r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])")
+_SENTENCE_END = re.compile(
+    r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])"
+)
 _REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
 _FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
 _SIMPLE = re.compile(r"[a-z\d]+(?: [a-z\d]+){0,20}")
 _QUOTES = str.maketrans("‘’‚“”„", "'''\"\"\"")
-_WRAPPED = (("**", "**"), ("__", "__"), ("*", "*"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("$", "$"), (r"\(", r"\)"))
+_WRAPPED = (
+    ("**", "**"),
+    ("__", "__"),
+    ("*", "*"),
+    ("`", "`"),
+    ('"', '"'),
+    ("'", "'"),
+    ("“", "”"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+)
 
 
 def plain_form(text: str) -> str:
@@ -161,6 +175,11 @@ def bare(said: str) -> str | None:
     said = _FONT.sub(r"\1", said[:2000])
     for end in (_REASON.search(said, 1), _SENTENCE_END.search(said)):
         said = said[: end.start()] if end else said
+    return " ".join(unwrap(said).split()) or None
+
+
+def unwrap(said: str) -> str:
+    """Without the full stop, emphasis, quotes and delimiters around it."""
     before = None
     while said != before:
         before, said = said, said.strip()
@@ -168,8 +187,9 @@ def bare(said: str) -> str | None:
         for left, right in _WRAPPED:
             if len(said) > len(left + right) and said.startswith(left) and said.endswith(right):
                 said = said[len(left) : -len(right)].strip()
-        said = re.sub(r"^(?:\*\*|__)\s*|\s*(?:\*\*|__)$", "", said) if said.count("**") + said.count("__") == 1 else said
-    return " ".join(said.split()) or None
+        if said.count("**") + said.count("__") == 1:  # its partner stands before the cue
+            said = re.sub(r"^(?:\*\*|__)\s*|\s*(?:\*\*|__)$", "", said)
+    return said
 
 
 def read_text(text: str) -> Reading:
@@ -185,7 +205,12 @@ def read_exact(text: str, gold: str) -> Reading:
     """An answer that must match: what is announced last, else a last line that alone has the form of the answer."""
     text = own_reply(text)
     reading = last_said(text, statements(text, _LISTED), lambda s: bare(s.said))
-    if reading.rule == NO_CUE and (line := bare(text.rpartition("\n")[2])) and _form(line) == _form(gold) and len(line.split()) <= len(gold.split()):
+    if (
+        reading.rule == NO_CUE
+        and (line := bare(text.rpartition("\n")[2]))
+        and _form(line) == _form(gold)
+        and len(line.split()) <= len(gold.split())
+    ):
         return Reading(line, "last line")
     return reading
 
@@ -197,6 +222,8 @@ def _form(text: str) -> str:
 
 
 def same_exact(gold: str, answer: str) -> bool:
-    """Equal but for case, spaces and a full stop; spaces between brackets count for nothing."""
-    gold, answer = (" ".join(plain_form(text).split()).casefold().removesuffix(".") for text in (str(gold), answer))
+    """Equal but for case, spaces, a full stop and brackets around; spaces between brackets count for nothing."""
+    gold, answer = (" ".join(plain_form(text).split()).casefold().rstrip(".!") for text in (gold, answer))
+    if not re.search(r"[()\[\]]", gold):
+        answer = answer.strip("()[]")
     return gold == answer or (not re.search(r"\w", gold) and gold.replace(" ", "") == answer.replace(" ", ""))

@@ -113,7 +113,10 @@ CODE = {
     ],
     "two blocks": [
         ("```python\nTWO = 2\n```\nthen\n```python\ndef half(x):\n    return x / TWO\n```", True),
-        ("```python\ndef half(x):\n    return part(x, 2)\n```\nwith\n```python\ndef part(x, n):\n    return x / n\n```", True),
+        (
+            "```python\ndef half(x):\n    return part(x, 2)\n```\nwith\n```python\ndef part(x, n):\n    return x / n\n```",
+            True,
+        ),
         ("```python\nimport operator\n```\n```python\ndef half(x):\n    return operator.truediv(x, 2)\n```", True),
     ],
     "fences": [
@@ -129,7 +132,10 @@ CODE = {
         (f"[PYTHON]\n{_CODE}\n[/PYTHON]", True),
         (f"[BEGIN]\n{_CODE}\n[DONE]", True),
         (f"<code>\n{_CODE}\n</code>", True),
-        ('```python\ndef half(x):\n    """Half.\n\n    ```\n    half(4)\n    ```\n    """\n    return x / 2\n```', True),
+        (
+            '```python\ndef half(x):\n    """Half.\n\n    ```\n    half(4)\n    ```\n    """\n    return x / 2\n```',
+            True,
+        ),
         ("```python\r\ndef half(x):\r\n    return x / 2\r\n```", True),
     ],
     "no fence": [
