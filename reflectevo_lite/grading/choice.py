@@ -7,16 +7,16 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from .replies import EMPTY, NO_CUE, TWO, Reading, last_said, own_reply, plain_form, statements
+from .replies import EMPTY, NO_CUE, RESULTS, TWO, Reading, last_said, own_reply, plain_form, statements
 
 _LABELS = [*ascii_uppercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase)]
 _UNSURE, _NONE = "?", "-"  # several options, or one that is none of them: do not look further
 _REASONS = r"because|since|as|which|is|due|for|not|but|based|given|it|this|that|the|they|there|i|we|so|while|other|option|none|in"
-_AFTER_LETTER = re.compile(rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：-]|\.(?!\s*[A-Z]\.)|(?:{_REASONS})\b|\()", re.I)
+_AFTER_LETTER = re.compile(rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|(?:{_REASONS})\b|\()", re.I)
 _INITIAL = re.compile(r"\.\s*[A-Z]\.|\.\s+(?!(?:" + _REASONS + r")\b)[a-z]")  # C. S. Lewis, E. coli
 _FORMULA = re.compile(r"\s*(?:[=<>+^*/_]|\(\w\)\s*=)|-?\d")
 _LEAD = re.compile(  # what stands between "the answer is" and the answer
-    r"(?i)(?:[\s:({\[\"'“‘<]+|(?:the|option|choice|letter|answer|is|that|definitely|clearly|likely|probably|"
+    r"(?i)(?:[\s:({\[\"'“‘<]+|选项|(?:the|option|choice|letter|answer|is|that|definitely|clearly|likely|probably|"
     r"most|actually|simply|indeed|therefore|thus|correct|right|best|one|final|option:|choice:)\b(?![)\]]))*"
 )
 _LETTER = re.compile(r"([A-Za-z]|[A-Z]{2})(?![\w]|[-'’.][A-Za-z])([)\]}\"'”’>]*)")
@@ -39,7 +39,7 @@ _CHOSEN = re.compile(
 _HEDGE = (
     r"it(?:'s| is| must be| should be| has to be| would be| can only be| will be)|answer's|I (?:think|believe|guess|say)|"
     r"I(?:'d| would) (?:say|guess)|my (?:guess|pick|choice|answer) (?:is|would be)|(?:most |very )?likely|probably|definitely|certainly|"
-    r"surely|for sure|clearly|must be|has to be|obviously|therefore|thus|hence|so|in conclusion|conclusion|(?:故|应|应该|因此|所以|我)?[选選](?:择|擇|项)?"
+    r"surely|for sure|clearly|must be|has to be|obviously|therefore|thus|hence|so|in conclusion|conclusion|(?:故|应|应该|因此|所以|本题|我)?[选選](?:择|擇|项)?"
 )
 _HEDGED = re.compile(
     rf"(?i:(?<![\w'])(?:{_HEDGE})[,:：]?(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{_HEDGE})[,:]?){{0,4}})\s*[:：]?\s*"
@@ -51,10 +51,10 @@ _SUBJECT = re.compile(  # what may precede "B is correct"; "type" may not
     r"only|then|but|conclude|see|clearly|obviously|say|consequently|and)(?:\s+(?:is|the))?)\s*[(\[\"']*$"
 )
 _LETTER_LINE = re.compile(
-    r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;\"'|–—-]*)\s*(.*)",
+    r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;!\"'|–—-]*)\s*(.*)",
     re.I,
 )
-_REASON = re.compile(r"(?i)(?:because|since|as|is|it|this|that|due to)\b")
+_REASON = re.compile(r"(?i)(?:because|since|as|is|it|this|that|due to|not|the others?|I (?:think|believe|guess))\b")
 _DOUBT = re.compile(
     r"(?i)\b(?:not|never|whether|if|neither|nor|wrong|incorrect|could|might|may|both|unless|suppose|assume|assuming)\b|n't\b"
 )
@@ -78,7 +78,7 @@ def read_choice(text: str, choices: Sequence[str]) -> Reading:
     if not text or not choices:
         return Reading(None, NO_CUE if text else EMPTY)
     options = _options(tuple(map(str, choices)))
-    stated = last_said(text, statements(text), lambda s: _stated(s, options))
+    stated = last_said(text, statements(text, RESULTS), lambda s: _stated(s, options))
     if stated.answer is None and stated.rule == TWO:
         return stated
     readers = (("verdict", _read_judged), ("last line", _read_lines), ("option text", _read_wording))

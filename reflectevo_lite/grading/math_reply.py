@@ -19,6 +19,7 @@ _STOP = re.compile(
     r"(?i)\s*[,;(–—-]*\s*\b(?:because|since|where|which|I hope|note that|as (?:we|it|the|there|required|desired))\b"
     r"|(?<!\bapprox)(?<!\bca)[.!?][*\s\"]*(?=\s[A-Z\\$]|\s*$)"
 )
+_LEAD = re.compile(r"(?i)^(?:it is|it's|the (?:point|value|number|interval|line|pair|vector|set|fraction|expression))\s+")
 _NOTHING = re.compile(
     r"(?i)^\W*(?:wrong|incorrect|correct|right|not|unclear|below|above|as follows|(?!red\b)\w{2,}ed|given|found|shown|the same|in the)\b"
 )
@@ -69,11 +70,12 @@ def _said(statement: Statement) -> str | None:
     said = statement.said.strip('*_"“”` ')
     if statement.rule == "box":
         return said or None
-    if (boxed := re.match(r"\\f?boxed\b", said)) and boxed:  # read as a box
+    if said.startswith(("\\boxed{", "\\fbox")):  # read as a box
         return None
     if end := _STOP.search(said, 1):
         said = said[: end.start()]
     said = unwrap(said.strip('*_"“”` ').rstrip(",;:。"))
+    said = _LEAD.sub("", said)
     if not said or _NOTHING.match(said):
         return None
     if line := _expression(said):
@@ -110,7 +112,7 @@ def _runs(text: str) -> list[tuple[int, str]]:
     runs, run = [], []
     for m in [*_TOKEN.finditer(text), None]:
         if m and _mathy(m[0]):
-            run.append(m)
+            run = [] if m[0].endswith(":") else [*run, m]  # the 2 of "Step 2:" labels something
             if not re.search(r"[.;:!?]$", m[0]):
                 continue
         if run and (trimmed := _trimmed(run)):

@@ -78,7 +78,7 @@ _VERB = (
 _CUES = re.compile(
     rf"(?i)(?<![\w-]){_NOUN}{_BRACKET}{_OF}{_BRACKET}{_VERB}"
     r"|(?m:^[ \t#*_\[]*(?:the |my )?(?:final |correct )?answer[ \t*_\]]*\n)"  # a heading
-    r"|【?(?:正确|最终|参考)?答案】?\s*(?:应该是|应为|应是|是|为|选)?\s*[:：]?"
+    r"|【?(?:正确|最终|参考|本题)?(?:答案|正确选项)】?\s*(?:应该是|应为|应是|是|为|选)?\s*[:：]?"
 )
 _CALL = re.compile(r"(?i)\bfinish\s*[\[(]([^\n]{0,2000}?)(?:[\])](?!\s*[\])}>])|$)", re.M)
 _TAG = re.compile(r"(?is)<(?:final_?)?answer>(.{0,2000}?)(?:</(?:final_?)?answer>|\Z)")
@@ -139,9 +139,9 @@ def last_said(text: str, found: list[Statement], read: Callable[[Statement], str
 
 
 # ------------------------------------------------------------------ text and exact answers
-_LISTED = re.compile(  # exact answers are announced as results and lists, too
+RESULTS = re.compile(  # exact answers are announced as results and lists, too
     _CUES.pattern + r"|\b(?:(?:final|sorted|resulting|new|correct) (?:\w+ )?(?:list|order|sequence|string|words)"
-    rf"|result|output){_OF}(?:\s+(?:is|are)\b\s*:?|\s*:)"
+    rf"|result|output|solution){_OF}(?:\s+(?:is|are)\b\s*:?|\s*:)"
 )
 _SENTENCE_END = re.compile(
     r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])"
@@ -149,7 +149,7 @@ _SENTENCE_END = re.compile(
 _REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
 _FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
 _SIMPLE = re.compile(r"[a-z\d]+(?: [a-z\d]+){0,20}")
-_QUOTES = str.maketrans("‘’‚“”„", "'''\"\"\"")
+_QUOTES = str.maketrans("‘’‚“”„（）．", "'''\"\"\"().")
 _WRAPPED = (
     ("**", "**"),
     ("__", "__"),
@@ -204,7 +204,7 @@ def read_text(text: str) -> Reading:
 def read_exact(text: str, gold: str) -> Reading:
     """An answer that must match: what is announced last, else a last line that alone has the form of the answer."""
     text = own_reply(text)
-    reading = last_said(text, statements(text, _LISTED), lambda s: bare(s.said))
+    reading = last_said(text, statements(text, RESULTS), lambda s: bare(s.said))
     if (
         reading.rule == NO_CUE
         and (line := bare(text.rpartition("\n")[2]))
