@@ -168,7 +168,7 @@ def _span_letter(span: str, options: _Options, bracket: bool) -> str | None:
         return None if _norm(span) in options.words else _UNSURE
     if _FORMULA.match(rest):
         return None
-    other = _span_wording(re.sub(r"^[\s.:,–—-]+", "", rest), options, strict=True)
+    other = len(rest) > 3 and _span_wording(re.sub(r"^[\s.:,–—-]+", "", rest), options, strict=True)
     if other and other != letter and letter in options.labels and len(options.wording(other)) > 1:
         return _UNSURE  # the letter of one option with the wording of another
     followed = _follows(span, letter, options)
@@ -184,8 +184,11 @@ def _span_wording(span: str, options: _Options, strict: bool = False) -> str | N
     """The option whose wording the phrase is, or begins with. `strict`: nobody announced an answer here."""
     phrase, best = _norm(span), []
     for letter, option, words in zip(options.labels, options.texts, options.words, strict=True):
-        if words and (phrase == words or (phrase.startswith(words + " ") and _ends(span, option, strict))):
-            best.append((len(words), letter))
+        if words and phrase.startswith(words) and (phrase == words or phrase[len(words)] == " "):
+            if phrase == words or _ends(span, option, strict):
+                best.append((len(words), letter))
+    if len(best) < 2:
+        return best[0][1] if best else None
     longest = [letter for size, letter in best if size == max(best)[0]]
     return longest[0] if len(longest) == 1 else None
 

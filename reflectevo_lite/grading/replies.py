@@ -48,7 +48,7 @@ def own_reply(text: str) -> str:
     """The model's own reply: without hidden thoughts and end tokens, and cut where it asks itself the next question."""
     text = text[-MAX_CHARS:] if isinstance(text, str) else ""
     text = text.replace("\0", "").replace("\r", "").replace("\ufeff", "")
-    if "<" in text or "[" in text or "◁" in text:
+    if "<" in text or "INST]" in text or "◁" in text:
         text = _THOUGHT.split(text)[-1]
         if _OPENED.match(text):  # thoughts without an end are no answer
             return ""
@@ -93,16 +93,15 @@ def statements(text: str, nouns: re.Pattern = _CUES) -> list[Statement]:
     """Every announcement of an answer, in order; of the same place the innermost comes last."""
     head, cue, said = text.rpartition("\nAnswer: ")
     if cue and "\n" not in said and not any(map((head + said).lower().__contains__, _HINTS)):
-        return [
-            Statement("cue", len(head) + 1, len(text) - len(said), said.strip())
-        ]  # as prompts ask for it: soon found
-    found = []
+        return [Statement("cue", len(head) + 1, len(text) - len(said), said.strip())]  # as prompts ask: soon found
+    found, lower = [], text.lower()
     for m in nouns.finditer(text):
         said = _DISPLAY.match(text, m.end()) or _LINE.match(text, m.end())
         found.append(Statement("cue", m.start(), m.end(), said[1].strip()))
-    for rule, pattern in (("call", _CALL), ("tag", _TAG), ("cue", _GSM8K)):
-        found += [Statement(rule, m.start(), m.start(1), m[1].strip()) for m in pattern.finditer(text)]
-    for m in list(_BOX.finditer(text))[-20:]:
+    for rule, hint, pattern in (("call", "finish", _CALL), ("tag", "answer>", _TAG), ("cue", "####", _GSM8K)):
+        if hint in lower:
+            found += [Statement(rule, m.start(), m.start(1), m[1].strip()) for m in pattern.finditer(text)]
+    for m in list(_BOX.finditer(text))[-20:] if "boxed" in lower else ():
         if (inside := _balanced(text, m.end())) is not None:
             found.append(Statement("box", m.start(), m.end() + len(inside) + 1, inside.strip()))
     return sorted(found, key=lambda s: s.start)[-50:]
