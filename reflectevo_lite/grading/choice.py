@@ -7,57 +7,42 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from .replies import EMPTY, NO_CUE, RESULTS, TWO, Reading, last_said, own_reply, plain_form, statements
+from . import cues
+from .replies import EMPTY, NO_CUE, TWO, Reading, last_said, own_reply, plain_form, statements
 
 _LABELS = [*ascii_uppercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase)]
 _UNSURE, _NONE = "?", "-"  # several options, or one that is none of them: do not look further
-_REASONS = r"because|since|as|which|is|due|for|not|but|based|given|it|this|that|the|they|there|i|we|so|while|other|option|none|in"
-_AFTER_LETTER = re.compile(rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|(?:{_REASONS})\b|\()", re.I)
-_INITIAL = re.compile(r"\.\s*[A-Z]\.|\.\s+(?!(?:" + _REASONS + r")\b)[a-z]")  # C. S. Lewis, E. coli
-_FORMULA = re.compile(r"\s*(?:[=<>+^*/_]|\(\w\)\s*=)|-?\d")
-_LEAD = re.compile(  # what stands between "the answer is" and the answer
-    r"(?i)(?:[\s:({\[\"'“‘<]+|选项|(?:the|option|choice|letter|answer|is|that|definitely|clearly|likely|probably|"
-    r"most|actually|simply|indeed|therefore|thus|correct|right|best|one|final|option:|choice:)\b(?![)\]]))*"
+_AFTER_LETTER = re.compile(
+    rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|{cues.REASONS}\b|\()", re.I
 )
+_INITIAL = re.compile(rf"\.\s*[A-Z]\.|\.\s+(?!{cues.REASONS}\b)[a-z]")  # C. S. Lewis, E. coli
+_FORMULA = re.compile(r"\s*(?:[=<>+^*/_]|\(\w\)\s*=)|-?\d")
+_LEAD = re.compile(rf"(?i)(?:[\s:({{\[\"'“‘<]+|选项|{cues.LEAD}\b(?![)\]]))*")
 _LETTER = re.compile(r"([A-Za-z]|[A-Z]{2})(?![\w]|[-'’.][A-Za-z])([)\]}\"'”’>]*)")
 _JOINED = re.compile(  # a second letter
     r"[,\s]*(?:\b(?:or|and)\b|[/&,+])\s*(?:maybe |perhaps |possibly |also |even )?(?:option |choice )?"
     r"[(\[\"']*[A-Z](?![\w'’])"
 )
-_REFUSAL = re.compile(r"(?i)\b(none of|neither|both|cannot|can't|unclear|unknown|not enough|impossible|all of)\b")
-_SUCH = r"(?:correct|right|answer|best|accurate|appropriate|(?:correct|right|best|likely|appropriate|suitable|accurate) (?:answer|choice|option|one)|choice|fits best)\b"
 _JUDGED = re.compile(  # the wording may stand between: "(B) the mill is correct"
-    r"(?<![\w'’.-])[(\[\"']{0,3}(?P<a>[A-Za-z])(?![\w'’])(?:[)\]\"']{0,3}|(?P<w>(?:[)\].:,]+\s+|\s*\(|\s+[–-]\s+)[^.\n?!]{1,120}?))\s+"
-    r"(?:is|must be|would be|seems|appears|looks|has to be)\s+(?:to be\s+)?(?:indeed\s+|clearly\s+|definitely\s+)?(?:the\s+|my\s+)?"
-    rf"(?:most |best |only |clearly |definitely |indeed |single )*{_SUCH}"
+    r"(?<![\w'’.-])[(\[\"']{0,3}(?P<a>[A-Za-z])(?![\w'’])"
+    r"(?:[)\]\"']{0,3}|(?P<w>(?:[)\].:,]+\s+|\s*\(|\s+[–-]\s+)[^.\n?!]{1,120}?))\s+"
+    rf"{cues.SEEMS}(?:the\s+|my\s+)?(?:most |best |only |clearly |definitely |indeed |single )*{cues.PRAISED}"
 )
 _CHOSEN = re.compile(
-    r"(?i:\b(?:go|going|went) (?:with|for)|\bcho(?:o|se)\w*|\bpick|\bselect|\bopt for|\bsettle on|\bvote for|"
-    r"\bleav(?:es|ing)(?: us with)?)"
-    r"(?i:\s+(?:only|the|option|choice|answer|letter))*\s*[(\[\"']*(?P<a>[A-Z])(?![\w'’])"
-)
-_HEDGE = (
-    r"it(?:'s| is| must be| should be| has to be| would be| can only be| will be)|answer's|I (?:think|believe|guess|say)|"
-    r"I(?:'d| would) (?:say|guess)|my (?:guess|pick|choice|answer) (?:is|would be)|(?:most |very )?likely|probably|definitely|certainly|"
-    r"surely|for sure|clearly|must be|has to be|obviously|therefore|thus|hence|so|in conclusion|conclusion|(?:故|应|应该|因此|所以|本题|我)?[选選](?:择|擇|项)?"
+    rf"(?i:\b{cues.PICK}(?:\s+(?:only|the|option|choice|answer|letter))*)\s*[(\[\"']*(?P<a>[A-Z])(?![\w'’])"
 )
 _HEDGED = re.compile(
-    rf"(?i:(?<![\w'])(?:{_HEDGE})[,:：]?(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{_HEDGE})[,:]?){{0,4}})\s*[:：]?\s*"
-    rf"(?P<b>[(\[\"'“]*)(?P<a>[A-Za-z])(?![\w'’])[)\]\"'”]*(?=\s*[.!。]?\s*(?:$|\n)|[.!。](?!\s*[A-Z]\.)\s|\s*,?\s*(?:because|since)\b"
-    r"|[).:,]*\s*[(\"'“]?(?P<w>[^\n]{2,200}))"
+    rf"(?i:(?<![\w']){cues.HEDGE}[,:：]?(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{cues.HEDGE})[,:]?){{0,4}})"
+    r"\s*[:：]?\s*(?P<b>[(\[\"'“]*)(?P<a>[A-Za-z])(?![\w'’])[)\]\"'”]*"
+    r"(?=\s*[.!。]?\s*(?:$|\n)|[.!。](?!\s*[A-Z]\.)\s|\s*,?\s*(?:because|since)\b|[).:,]*\s*[(\"'“]?(?P<w>[^\n]{2,200}))"
 )
-_SUBJECT = re.compile(  # what may precede "B is correct"; "type" may not
-    r"(?i)(?:^|[:;,(]|\b(?:option|choice|answer|letter|statement|that|so|therefore|thus|hence|think|believe|"
-    r"only|then|but|conclude|see|clearly|obviously|say|consequently|and)(?:\s+(?:is|the))?)\s*[(\[\"']*$"
-)
+_SUBJECT = re.compile(rf"(?i)(?:^|[:;,(]|\b{cues.BEFORE}(?:\s+(?:is|the))?)\s*[(\[\"']*$")
 _LETTER_LINE = re.compile(
-    r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;!\"'|–—-]*)\s*(.*)",
+    r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?"
+    r"([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;!\"'|–—-]*)\s*(.*)",
     re.I,
 )
 _REASON = re.compile(r"(?i)(?:because|since|as|is|it|this|that|due to|not|the others?|I (?:think|believe|guess))\b")
-_DOUBT = re.compile(
-    r"(?i)\b(?:not|never|whether|if|neither|nor|wrong|incorrect|could|might|may|both|unless|suppose|assume|assuming)\b|n't\b"
-)
 _MARKED, _MARKUP = re.compile(r"[*_`$\\#]"), re.compile(r"\*+|__+|`+|\$|\\[()\[\]]|(?m:^#+ )")
 _SENTENCE = re.compile(r"[.!?。\n]")
 
@@ -78,7 +63,7 @@ def read_choice(text: str, choices: Sequence[str]) -> Reading:
     if not text or not choices:
         return Reading(None, NO_CUE if text else EMPTY)
     options = _options(tuple(map(str, choices)))
-    stated = last_said(text, statements(text, RESULTS), lambda s: _stated(s, options))
+    stated = last_said(text, statements(text, cues.RESULTS), lambda s: _stated(s, options))
     if stated.answer is None and stated.rule == TWO:
         return stated
     readers = (("verdict", _read_judged), ("last line", _read_lines), ("option text", _read_wording))
@@ -139,7 +124,7 @@ def _read_span(span: str, options: _Options) -> str | None:
         phrase = span[start:]
         if letter := _phrase(phrase.lstrip(), options, opened):
             return letter
-    return _NONE if _REFUSAL.search(span[:60]) else None
+    return _NONE if cues.REFUSAL.search(span[:60]) else None
 
 
 def _phrase(phrase: str, options: _Options, opened: bool) -> str | None:
@@ -184,9 +169,10 @@ def _span_wording(span: str, options: _Options, strict: bool = False) -> str | N
     """The option whose wording the phrase is, or begins with. `strict`: nobody announced an answer here."""
     phrase, best = _norm(span), []
     for letter, option, words in zip(options.labels, options.texts, options.words, strict=True):
-        if words and phrase.startswith(words) and (phrase == words or phrase[len(words)] == " "):
-            if phrase == words or _ends(span, option, strict):
-                best.append((len(words), letter))
+        if not words or not phrase.startswith(words):
+            continue
+        if phrase == words or (phrase[len(words)] == " " and _ends(span, option, strict)):
+            best.append((len(words), letter))
     if len(best) < 2:
         return best[0][1] if best else None
     longest = [letter for size, letter in best if size == max(best)[0]]
@@ -215,7 +201,7 @@ def _read_judged(text: str, options: _Options) -> str | None:
             m.re is _JUDGED and re.search(r"(?:\b(?:and|or|nor)|[/&]|\b[A-Z][)\]]?,)\s*$", before)
         ):
             return _UNSURE
-        if _DOUBT.search(before) or not _names(m, before, rest, options):
+        if cues.DOUBT.search(before) or not _names(m, before, rest, options):
             continue
         letters.add(options.named(m["a"]))
     return None if not letters else letters.pop() if len(letters) == 1 else _UNSURE
@@ -224,13 +210,13 @@ def _read_judged(text: str, options: _Options) -> str | None:
 def _names(m: re.Match, before: str, rest: str, options: _Options) -> bool:
     """Whether the letter of a match is an option and no article, pronoun, blood group or initial."""
     if m.re is _CHOSEN:
-        return m["a"] not in "AI" or bool(_AFTER_LETTER.match(rest)) and not _FORMULA.match(rest)
+        return m["a"] not in "AI" or (bool(_AFTER_LETTER.match(rest)) and not _FORMULA.match(rest))
     words = _norm(m["w"] or "")
     if m.re is _JUDGED:
         return bool(_SUBJECT.search(before)) and (not words or words == options.wording(options.named(m["a"])))
     if words and not _follows(m["a"] + " " + m["w"], options.named(m["a"]), options):
         return False
-    return m["a"].isupper() and (m["a"] != "I" or bool(m["b"])) or bool(m["b"]) or bool(words)
+    return (m["a"].isupper() and (m["a"] != "I" or bool(m["b"]))) or bool(m["b"]) or bool(words)
 
 
 def _read_lines(text: str, options: _Options) -> str | None:
@@ -276,7 +262,7 @@ def _read_wording(text: str, options: _Options) -> str | None:
 
 
 def _concludes(said: str, words: str) -> bool:
-    if not words or f" {words} " not in said or _DOUBT.search(said.replace(f" {words} ", " ")):
+    if not words or f" {words} " not in said or cues.DOUBT.search(said.replace(f" {words} ", " ")):
         return False
     adverb = r"(?:\w+ly |therefore |thus |indeed )?"
     return len(words.split()) > 2 or bool(re.search(rf" (?:is|are|was|were|be) {adverb}{re.escape(words)} $", said))

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from ..rows import Problem
 from .choice import read_choice
-from .program import read_code
 from .math_pool import same_math
 from .math_reply import read_math
+from .program import read_code
 from .replies import CUT, MAX_CHARS, Reading, plain_form, read_exact, read_text, same_exact
 
 _FIRM = ("box", "tag", "call", "code block")  # rules that see where the answer ends

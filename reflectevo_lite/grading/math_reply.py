@@ -19,7 +19,9 @@ _STOP = re.compile(
     r"(?i)\s*[,;(–—-]*\s*\b(?:because|since|where|which|I hope|note that|as (?:we|it|the|there|required|desired))\b"
     r"|(?<!\bapprox)(?<!\bca)[.!?][*\s\"]*(?=\s[A-Z\\$]|\s*$)"
 )
-_LEAD = re.compile(r"(?i)^(?:it is|it's|the (?:point|value|number|interval|line|pair|vector|set|fraction|expression))\s+")
+_LEAD = re.compile(
+    r"(?i)^(?:it is|it's|the (?:point|value|number|interval|line|pair|vector|set|fraction|expression))\s+"
+)
 _NOTHING = re.compile(
     r"(?i)^\W*(?:wrong|incorrect|correct|right|not|unclear|below|above|as follows|(?!red\b)\w{2,}ed|given|found|shown|the same|in the)\b"
 )

@@ -35,7 +35,7 @@ _COMMANDS = (  # need a space after them
 )
 _UNICODE |= {ord(pair[0]): pair[1:] + " " for pair in _COMMANDS.split()}
 for _char in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒":
-    _UNICODE[ord(_char)] = r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", _char).split("⁄"))
+    _UNICODE[ord(_char)] = r"\frac{" + unicodedata.normalize("NFKC", _char).replace("⁄", "}{") + "}"
 _RAISED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)")
 _SIGNS = {"lt": "<", "gt": ">", "langle": "(", "rangle": ")", "lbrack": "[", "rbrack": "]"}
 _FONT = r"\\(?:(?:text|math)(?:rm|bf|it|sf|tt|normal)|text|mbox|hbox|operatorname\*?)\s*(?=\{)"
@@ -44,7 +44,7 @@ _TRIG = r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?-?\d\}?)?)"
 
 def _primed(m: re.Match) -> str:
     """f' as a name of its own: math-verify sees no primes."""
-    return "%s_{p%d}" % (m[1], len(re.findall("'|prime", m[2])))
+    return m[1] + "_{p" + str(len(re.findall("'|prime", m[2]))) + "}"
 
 
 # Applied in this order to gold and candidate alike.

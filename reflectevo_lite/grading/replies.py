@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import cues
+
 MAX_CHARS = 50_000  # of a completion are read; the answer is at its end
 NO_CUE, TWO, EMPTY, CUT = "no cue", "two answers", "empty", "cut off"
 
@@ -66,36 +68,21 @@ def own_reply(text: str) -> str:
 
 
 # ------------------------------------------------------------------ statements
-# A cue is a noun, perhaps what it is the answer to, and a verb or a colon.
-_NOUN = r"(?:answers?|ans\.?|(?:correct|right|best|final|my|chosen|selected|most\ \w+)\ (?:choice|option|result|value|solution|output))"
-_OF = r"(?:\s+(?:to|of|for|in|here|that|which|given|based|according|choice|option|letter|would|then|therefore|thus)\b[^.:!?\n=]{0,80}?)?"
-_BRACKET = r"(?:\s*\([^()\n]{0,60}\))?"
-_VERB = (
-    r"(?:\s+(?:is|are|was|(?:must|would|should|will|could\ only|can\ only|has\ to|appears\ to|seems\ to|turns\ out\ to|comes\ out\ to)\ be"
-    r"|equals|comes\ out\ to|becomes|remains)\b[*_]*\s*[:：]?"
-    r"|[*_\"'”\])\s]{0,4}(?:[:：]=?|=)|\s+[-–—](?=\s))"
-)
-_CUES = re.compile(
-    rf"(?i)(?<![\w-]){_NOUN}{_BRACKET}{_OF}{_BRACKET}{_VERB}"
-    r"|(?m:^[ \t#*_\[]*(?:the |my )?(?:final |correct )?answer[ \t*_\]]*\n)"  # a heading
-    r"|【?(?:正确|最终|参考|本题)?(?:答案|正确选项)】?\s*(?:应该是|应为|应是|是|为|选)?\s*[:：]?"
-)
 _CALL = re.compile(r"(?i)\bfinish\s*[\[(]([^\n]{0,2000}?)(?:[\])](?!\s*[\])}>])|$)", re.M)
 _TAG = re.compile(r"(?is)<(?:final_?)?answer>(.{0,2000}?)(?:</(?:final_?)?answer>|\Z)")
 _GSM8K = re.compile(r"####[ \t]*([-+$€£\\(]*\d[^\s]*|\(?[A-Z]\)?)[ \t.]*$", re.M)
 _BOX = re.compile(r"\\f?boxed\s*\{")
-_HINTS = "ans choice option result value solution output list order string words sequence finish \\ < # 答 $".split()
 _DISPLAY = re.compile(r"[\s*_]*(?:\\\[|\$\$)(.{1,2000}?)(?:\\\]|\$\$)", re.S)
 _LINE = re.compile(r"(?:\s|`{3,}[^\n`]*\n|(?:\*\*|__)(?=\s))*([^\n]{0,2000})")
 
 
-def statements(text: str, nouns: re.Pattern = _CUES) -> list[Statement]:
+def statements(text: str, announced: re.Pattern = cues.ANSWERS) -> list[Statement]:
     """Every announcement of an answer, in order; of the same place the innermost comes last."""
     head, cue, said = text.rpartition("\nAnswer: ")
-    if cue and "\n" not in said and not any(map((head + said).lower().__contains__, _HINTS)):
+    if cue and "\n" not in said and not any(map((head + said).lower().__contains__, cues.HINTS)):
         return [Statement("cue", len(head) + 1, len(text) - len(said), said.strip())]  # as prompts ask: soon found
     found, lower = [], text.lower()
-    for m in nouns.finditer(text):
+    for m in announced.finditer(text):
         said = _DISPLAY.match(text, m.end()) or _LINE.match(text, m.end())
         found.append(Statement("cue", m.start(), m.end(), said[1].strip()))
     for rule, hint, pattern in (("call", "finish", _CALL), ("tag", "answer>", _TAG), ("cue", "####", _GSM8K)):
@@ -117,13 +104,6 @@ def _balanced(text: str, start: int) -> str | None:
     return None
 
 
-_TURN = re.compile(  # between two answers: the second one is meant to replace the first
-    r"(?i)\b(?:wait|actually|no|not|however|but|instead|rather|sorry|oops|correct\w*|re-?\w*check\w*|reconsider\w*|thought|"
-    r"mistake|wrong|incorrect|first|initial\w*|guess|try|therefore|thus|hence|so|final\w*|then|now|hmm|step|conclu\w*|"
-    r"observation|action|summary|overall|double-check\w*)\b"
-)
-
-
 def last_said(text: str, found: list[Statement], read: Callable[[Statement], str | None]) -> Reading:
     """The last statement that `read` makes something of; two that follow each other and differ are no answer."""
     readable = ((s, said) for s in reversed(found) if (said := read(s)) is not None)
@@ -131,17 +111,13 @@ def last_said(text: str, found: list[Statement], read: Callable[[Statement], str
         before = next(((s, other) for s, other in readable if s.rule == last.rule != "box"), None)
         if before and before[1] != answer and "final" not in text[last.start : last.end].lower():
             between = text[before[0].end : last.start].replace(before[1], "", 1)
-            if len(between.split()) < 8 and not _TURN.search(between):
+            if len(between.split()) < 8 and not cues.TURN.search(between):
                 return Reading(None, TWO)
         return Reading(answer, last.rule)
     return Reading(None, NO_CUE if text else EMPTY)
 
 
 # ------------------------------------------------------------------ text and exact answers
-RESULTS = re.compile(  # exact answers are announced as results and lists, too
-    _CUES.pattern + r"|\b(?:(?:final|sorted|resulting|new|correct) (?:\w+ )?(?:list|order|sequence|string|words)"
-    rf"|result|output|solution){_OF}(?:\s+(?:is|are)\b\s*:?|\s*:)"
-)
 _SENTENCE_END = re.compile(
     r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])"
 )
@@ -203,7 +179,7 @@ def read_text(text: str) -> Reading:
 def read_exact(text: str, gold: str) -> Reading:
     """An answer that must match: what is announced last, else a last line that alone has the form of the answer."""
     text = own_reply(text)
-    reading = last_said(text, statements(text, RESULTS), lambda s: bare(s.said))
+    reading = last_said(text, statements(text, cues.RESULTS), lambda s: bare(s.said))
     if (
         reading.rule == NO_CUE
         and (line := bare(text.rpartition("\n")[2]))
@@ -221,8 +197,8 @@ def _form(text: str) -> str:
 
 
 def same_exact(gold: str, answer: str) -> bool:
-    """Equal but for case, spaces, a full stop and brackets around; spaces between brackets count for nothing."""
+    """Equal but for case, spaces, a full stop and a pair of brackets around; spaces between brackets count for nothing."""
     gold, answer = (" ".join(plain_form(text).split()).casefold().rstrip(".!") for text in (gold, answer))
-    if not re.search(r"[()\[\]]", gold):
-        answer = answer.strip("()[]")
+    if re.match(r"\w", gold) and (m := re.fullmatch(r"\((.*)\)|\[(.*)\]", answer)):
+        answer = m[1] or m[2]
     return gold == answer or (not re.search(r"\w", gold) and gold.replace(" ", "") == answer.replace(" ", ""))
