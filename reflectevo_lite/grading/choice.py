@@ -1,4 +1,4 @@
-"""Which option does a reply decide for? Four readers, the most explicit first; the first that reads something decides."""
+"""Which option does a reply decide for? Four readers, the most explicit first; the first that reads decides."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _JOINED = re.compile(  # a second letter
     r"[,\s]*(?:\b(?:or|and)\b|[/&,+])\s*(?:maybe |perhaps |possibly |also |even )?(?:option |choice )?"
     r"[(\[\"']*[A-Z](?![\w'’])"
 )
+_JOINING = re.compile(r"(?:\b(?:and|or|nor)|[/&]|\b[A-Z][)\]]?,)\s*$")
 _JUDGED = re.compile(  # the wording may stand between: "(B) the mill is correct"
     r"(?<![\w'’.-])[(\[\"']{0,3}(?P<a>[A-Za-z])(?![\w'’])"
     r"(?:[)\]\"']{0,3}|(?P<w>(?:[)\].:,]+\s+|\s*\(|\s+[–-]\s+)[^.\n?!]{1,120}?))\s+"
@@ -121,8 +122,7 @@ def _read_span(span: str, options: _Options) -> str | None:
     lead = _LEAD.match(span).end()
     for start in dict.fromkeys((lead, 0)):  # 0: an option may itself begin with "the" or "most"
         opened = span[:start].rstrip("\"'").endswith(("(", "[", "{", "<"))
-        phrase = span[start:]
-        if letter := _phrase(phrase.lstrip(), options, opened):
+        if letter := _phrase(span[start:].lstrip(), options, opened):
             return letter
     return _NONE if cues.REFUSAL.search(span[:60]) else None
 
@@ -140,7 +140,8 @@ def _phrase(phrase: str, options: _Options, opened: bool) -> str | None:
 
 def _follows(phrase: str, letter: str, options: _Options) -> bool:
     """Whether the wording of a letter's option follows it: `B. A. A. Milne`."""
-    return bool(options.wording(letter)) and _norm(phrase[len(letter) :]).startswith(options.wording(letter))
+    words = options.wording(letter)
+    return bool(words) and (_norm(phrase[len(letter) :]) + " ").startswith(words + " ")
 
 
 def _span_letter(span: str, options: _Options, bracket: bool) -> str | None:
@@ -197,9 +198,7 @@ def _read_judged(text: str, options: _Options) -> str | None:
     for m in [m for pattern in (_JUDGED, _CHOSEN, _HEDGED) for m in pattern.finditer(text)]:
         before = _SENTENCE.split(text[max(0, m.start() - 80) : m.start()])[-1]
         rest = text[m.end("a") :]
-        if _JOINED.match(rest) or (
-            m.re is _JUDGED and re.search(r"(?:\b(?:and|or|nor)|[/&]|\b[A-Z][)\]]?,)\s*$", before)
-        ):
+        if _JOINED.match(rest) or (m.re is _JUDGED and _JOINING.search(before)):
             return _UNSURE
         if cues.DOUBT.search(before) or not _names(m, before, rest, options):
             continue
@@ -223,13 +222,12 @@ def _read_lines(text: str, options: _Options) -> str | None:
     """A first or last line that is a letter, alone or with its option; several letters are an echo."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     marked = [m for line in lines if (m := _LETTER_LINE.match(line)) and (m[4] or not m[5] or m[5][0] == "(" or m[1])]
+    marked = [m for m in marked if len(m[3]) == 1 or m[3] in options.labels]
     if len({m[3].upper() for m in marked}) > 1:
         return _UNSURE
     if not marked or marked[-1].string not in (lines[0], lines[-1]):
         return None
     prefix, opening, letter, closing, rest = marked[-1].groups()
-    if len(letter) == 2 and letter not in options.labels:
-        return None
     if re.search(rf"(?:[.;:]|^)\s*\((?!{letter}\))[a-z]\)\s|(?:[.;]\s+)(?!{letter}\b)[A-Z][).]\s", rest):  # (a) … (b) …
         return _UNSURE
     whole = (prefix or "") + opening + letter + closing + " " + rest
@@ -239,9 +237,8 @@ def _read_lines(text: str, options: _Options) -> str | None:
         return _span_wording(letter, options) if options.named(letter) == _NONE else _phrase(letter, options, True)
     if _follows(letter + " " + rest, options.named(letter), options):
         return options.named(letter)
-    return (
-        options.named(letter) if _REASON.match(rest) and closing and not _INITIAL.match(closing + " " + rest) else None
-    )
+    reasoned = closing and _REASON.match(rest) and not _INITIAL.match(closing + " " + rest)
+    return options.named(letter) if reasoned else None
 
 
 def _read_wording(text: str, options: _Options) -> str | None:
@@ -249,15 +246,8 @@ def _read_wording(text: str, options: _Options) -> str | None:
     sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", text) if s.strip()]
     found = {_span_wording(phrase, options, strict=True) for phrase in (text, sentences[0])} - {None}
     said = f" {_norm(sentences[-1])} "
-    held = {
-        letter: words for letter, words in zip(options.labels, options.words, strict=True) if _concludes(said, words)
-    }
-    longest = {
-        letter
-        for letter, words in held.items()
-        if not any(words != w and f" {words} " in f" {w} " for w in held.values())
-    }
-    found |= longest
+    held = [pair for pair in zip(options.labels, options.words, strict=True) if _concludes(said, pair[1])]
+    found |= {letter for letter, words in held if not any(f" {words} " in f" {w} " for _, w in held if w != words)}
     return found.pop() if len(found) == 1 else None
 
 

@@ -1,7 +1,8 @@
 """The graders: each finds the answer in a completion, then compares it with `problem["answer"]`.
 
 Limits: prose is read by patterns, not understood, so an answer that is only implied counts as none. `math` is as strict
-as `math_worker.py` says. `text` is SQuAD's exact match, which knows no synonyms. No grader raises on what a model wrote.
+as `math_worker.py` says. `text` is SQuAD's exact match, which knows no synonyms. No grader raises on what a model
+wrote.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class Grade(NamedTuple):
 def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
     """The answer in a completion and the rule that read it, or None and why nothing was read.
 
-    Rules: "cue", "box", "tag", "call", "verdict", "last line", "last value", "option text", "code block", "bare code",
-    "broken code", "whole text". Reasons: "no cue", "two answers", "no option", "cut off", "empty". `truncated`: the completion ended at
-    the token limit, so an answer at its very end may be half of one and is not read. Raises ValueError for an unknown
-    grader, but never for a completion.
+    Rules: "cue", "box", "tag", "call", "verdict" ("C is correct"), "last line", "last value", "option text", "code
+    block", "bare code", "broken code", "whole text". Reasons: "no cue", "two answers", "no option", "cut off", "empty".
+    `truncated`: the completion ended at the token limit, so an answer at its very end may be half of one and is not
+    read. Raises ValueError for an unknown grader, but never for a completion.
     """
     name = problem["grader"]
     if name not in _READ:

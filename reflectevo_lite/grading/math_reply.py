@@ -23,7 +23,8 @@ _LEAD = re.compile(
     r"(?i)^(?:it is|it's|the (?:point|value|number|interval|line|pair|vector|set|fraction|expression))\s+"
 )
 _NOTHING = re.compile(
-    r"(?i)^\W*(?:wrong|incorrect|correct|right|not|unclear|below|above|as follows|(?!red\b)\w{2,}ed|given|found|shown|the same|in the)\b"
+    r"(?i)^\W*(?:wrong|incorrect|correct|right|not|unclear|below|above|as follows|given|found|shown|the same|in the|"
+    r"(?!red\b)\w{2,}ed)\b"
 )
 _REFUSED = re.compile(
     r"(?i)\b(?:(?:cannot|can't|can not) be (?:determined|found|answered|solved|computed|known)|not enough information|"
@@ -31,7 +32,8 @@ _REFUSED = re.compile(
 )
 _SUM = re.compile(r"[\d\s.,+*/()x×÷·$€£%-]+=\s*([-+$€£]*\d[\d,]*(?:\.\d+)?%?)")
 _PARTS = re.compile(  # what may stand between boxes that are parts of one answer
-    r"[\s$\\)\]]*(?:,|(?:,\s*)?(?:and|or)\b|(?:,\s*)?\\text\s*\{\s*(?:and|or)\s*\}|\\pm)[\s$\\(\[,]*(?:quad)?\s*(?:[a-z]\s*=\s*)?"
+    r"[\s$\\)\]]*(?:,|(?:,\s*)?(?:and|or)\b|(?:,\s*)?\\text\s*\{\s*(?:and|or)\s*\})"
+    r"[\s$\\(\[,]*(?:quad)?\s*(?:[a-z]\s*=\s*)?"
 )
 
 
@@ -48,7 +50,7 @@ def read_math(text: str) -> Reading:
         return Reading(_joined(text, [s for s in found if s.rule == "box"]), "box")
     if reading.answer is not None or reading.rule != NO_CUE or _REFUSED.search(text[-400:]):
         return reading
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = [line.strip() for line in text[-4000:].split("\n") if line.strip()]
     if lines and (line := _expression(unwrap(lines[-1]))):
         return Reading(line, "last line")
     for line in reversed(lines):

@@ -1,8 +1,8 @@
 r"""Where in a model's reply does it say its answer? What all readers share, and the readers of text and exact answers.
 
 A reply is cut down to the model's own words, then searched for *statements*: places that announce an answer, by a cue
-("Answer: …", "the answer is …", 答案), a box (`\boxed{}`), a tag (`<answer>`) or a call (the paper's `Finish[…]`). The last
-statement that says something counts. `choice.py`, `math_reply.py` and `program.py` read what is said.
+("Answer: …", "the answer is …", 答案), a box (`\boxed{}`), a tag (`<answer>`) or a call (the paper's `Finish[…]`).
+The last statement that says something counts. `choice.py` and `math_reply.py` read what is said in their own way.
 """
 
 from __future__ import annotations
@@ -125,17 +125,7 @@ _REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
 _FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
 _SIMPLE = re.compile(r"[a-z\d]+(?: [a-z\d]+){0,20}")
 _QUOTES = str.maketrans("‘’‚“”„（）．", "'''\"\"\"().")
-_WRAPPED = (
-    ("**", "**"),
-    ("__", "__"),
-    ("*", "*"),
-    ("`", "`"),
-    ('"', '"'),
-    ("'", "'"),
-    ("“", "”"),
-    ("$", "$"),
-    (r"\(", r"\)"),
-)
+_WRAPPED = [pair.split() for pair in ("** **", "__ __", "* *", "` `", '" "', "' '", "“ ”", "$ $", r"\( \)")]
 
 
 def plain_form(text: str) -> str:
@@ -180,14 +170,9 @@ def read_exact(text: str, gold: str) -> Reading:
     """An answer that must match: what is announced last, else a last line that alone has the form of the answer."""
     text = own_reply(text)
     reading = last_said(text, statements(text, cues.RESULTS), lambda s: bare(s.said))
-    if (
-        reading.rule == NO_CUE
-        and (line := bare(text.rpartition("\n")[2]))
-        and _form(line) == _form(gold)
-        and len(line.split()) <= len(gold.split())
-    ):
-        return Reading(line, "last line")
-    return reading
+    line = bare(text.rpartition("\n")[2]) if reading.rule == NO_CUE else None
+    alike = line and _form(line) == _form(gold) and len(line.split()) <= len(gold.split())
+    return Reading(line, "last line") if alike else reading
 
 
 def _form(text: str) -> str:
@@ -197,7 +182,7 @@ def _form(text: str) -> str:
 
 
 def same_exact(gold: str, answer: str) -> bool:
-    """Equal but for case, spaces, a full stop and a pair of brackets around; spaces between brackets count for nothing."""
+    """Equal but for case, spaces, a full stop, and brackets around a word; spaces between brackets are free."""
     gold, answer = (" ".join(plain_form(text).split()).casefold().rstrip(".!") for text in (gold, answer))
     if re.match(r"\w", gold) and (m := re.fullmatch(r"\((.*)\)|\[(.*)\]", answer)):
         answer = m[1] or m[2]

@@ -98,10 +98,10 @@ def _encode_iterable(value):
     views = f"{type(value).__module__}.{type(value).__name__}" in ITERABLES
     if views or hasattr(type(value), "__next__"):
         try:
-            items = [x for x, _ in zip(value, range(MAX_ITEMS + 1))]
+            items = [x for x, _ in zip(value, range(MAX_ITEMS + 1), strict=False)]
             if len(items) <= MAX_ITEMS:
                 return _tag("items" if views else "iterator", "[" + ",".join([encode(x) for x in items]) + "]")
-        except Exception:  # of an iterator: told where the test asks for its items
+        except Exception:  # one that fails is an object like others
             pass
     return _tag("object", quote(type(value).__name__))
 

@@ -109,7 +109,7 @@ def choice_replies(draw):
 def number_replies(draw):
     value = draw(st.integers(-9999, 99999))
     forms = [str(value), f"{value:,}", f"{value}.0", f"x = {value}", f"{value} apples", f"${value}", f"{value}%"]
-    return str(value), edited(draw, draw(st.sampled_from(forms)))
+    return str(value), edited(draw, draw(st.sampled_from(forms))).replace("!", ".")  # 3! is 6
 
 
 @st.composite

@@ -114,7 +114,7 @@ CODE = {
     "two blocks": [
         ("```python\nTWO = 2\n```\nthen\n```python\ndef half(x):\n    return x / TWO\n```", True),
         (
-            "```python\ndef half(x):\n    return part(x, 2)\n```\nwith\n```python\ndef part(x, n):\n    return x / n\n```",
+            "```python\ndef half(x):\n    return f(x, 2)\n```\nwith\n```python\ndef f(x, n):\n    return x / n\n```",
             True,
         ),
         ("```python\nimport operator\n```\n```python\ndef half(x):\n    return operator.truediv(x, 2)\n```", True),
