@@ -39,11 +39,17 @@ class Opaque:
     """Stands for a value that cannot travel: true, not None, and equal to nothing but itself."""
 
 
-class Items(list):
-    """Stands for a range, a deque or a view: what `list(…)` makes of it, and equal to no list."""
+class Items(Opaque):
+    """Stands for a range, a deque or a view: its items for tests that say `list(…)`, and equal to no list."""
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __init__(self, items):
+        self.items = list(items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+    def __len__(self):
+        return len(self.items)
 
 
 def decode(wire):
