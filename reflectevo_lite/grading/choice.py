@@ -33,7 +33,8 @@ _CHOSEN = re.compile(
     rf"(?i:\b{cues.PICK}(?:\s+(?:only|the|option|choice|answer|letter))*)\s*[(\[\"']*(?P<a>[A-Z])(?![\w'’])"
 )
 _HEDGED = re.compile(
-    rf"(?i:(?<![\w']){cues.HEDGE}[,:：]?(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{cues.HEDGE})[,:]?){{0,4}})"
+    rf"(?i:(?<![\w']){cues.HEDGE}[,:：]?"
+    rf"(?i:(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{cues.HEDGE})[,:]?){{0,4}}))"
     r"\s*[:：]?\s*(?P<b>[(\[\"'“]*)(?P<a>[A-Za-z])(?![\w'’])[)\]\"'”]*"
     r"(?=\s*[.!。]?\s*(?:$|\n)|[.!。](?!\s*[A-Z]\.)\s|\s*,?\s*(?:because|since)\b|[).:,]*\s*[(\"'“]?(?P<w>[^\n]{2,200}))"
 )

@@ -23,7 +23,8 @@ HEADING = r"(?m:^[ \t#*_\[]*(?:the |my )?(?:final |correct )?answer[ \t*_\]]*\n)
 CHINESE = r"【?(?:正确|最终|参考|本题)?(?:答案|正确选项)】?\s*(?:应该是|应为|应是|是|为|选)?\s*[:：]?"
 ANSWERS = re.compile(rf"(?i)(?<![\w-]){NOUN}{BRACKET}{OF}{BRACKET}(?:{IS}|{COLON})|{HEADING}|{CHINESE}")
 LISTS = rf"(?:final|sorted|resulting|new|correct) (?:\w+ )?{words('list, order, sequence, string, words')}"
-RESULTS = re.compile(rf"{ANSWERS.pattern}|\b(?:{LISTS}|result|output|solution){OF}(?:\s+(?:is|are)\b\s*:?|\s*:)")
+LISTED = rf"\b(?:{LISTS}|result|output|solution){OF}(?:\s+(?:is|are)\b\s*:?|\s*:)"
+RESULTS = re.compile(f"{ANSWERS.pattern}|{LISTED}")
 HINTS = ["ans", "choice", "option", "result", "value", "solution", "output", "list", "order", "string", "words"]
 HINTS += ["sequence", "finish", "\\", "<", "#", "答", "$"]  # a text without these has none of the above
 
