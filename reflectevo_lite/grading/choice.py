@@ -34,7 +34,7 @@ _CHOSEN = re.compile(
 )
 _HEDGED = re.compile(
     rf"(?i:(?<![\w']){cues.HEDGE}[,:：]?"
-    rf"(?i:(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{cues.HEDGE})[,:]?){{0,4}}))"
+    rf"(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{cues.HEDGE})[,:]?){{0,4}})"
     r"\s*[:：]?\s*(?P<b>[(\[\"'“]*)(?P<a>[A-Za-z])(?![\w'’])[)\]\"'”]*"
     r"(?=\s*[.!。]?\s*(?:$|\n)|[.!。](?!\s*[A-Z]\.)\s|\s*,?\s*(?:because|since)\b|[).:,]*\s*[(\"'“]?(?P<w>[^\n]{2,200}))"
 )

@@ -32,9 +32,9 @@ HINTS += ["sequence", "finish", "\\", "<", "#", "答", "$"]  # a text without th
 TURN = re.compile(
     r"(?i)\b"
     + words(
-        "wait, actually, no, not, however, but, instead, rather, sorry, oops, hmm, now, then, step, thought, guess, try",
+        "wait, actually, no, not, however, but, instead, rather, sorry, oops, hmm, now, then, step, thought, try",
         r"correct\w*, re-?\w*check\w*, double-check\w*, reconsider\w*, mistake, wrong, incorrect, first, initial\w*",
-        r"therefore, thus, hence, so, final\w*, conclu\w*, observation, action, summary, overall",
+        r"therefore, thus, hence, so, guess, final\w*, conclu\w*, observation, action, summary, overall",
     )
     + r"\b"
 )
