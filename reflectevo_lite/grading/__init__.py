@@ -5,7 +5,8 @@ graders (math, code) work in processes of their own, and importing this room loa
 """
 
 from .choice import extract_choice
-from .graders import Grade, grade, grade_many, text_scores
+from .graders import Grade, grade, grade_many, read, text_scores
 from .math_pool import same_math
+from .replies import Reading
 
-__all__ = ["Grade", "extract_choice", "grade", "grade_many", "same_math", "text_scores"]
+__all__ = ["Grade", "Reading", "extract_choice", "grade", "grade_many", "read", "same_math", "text_scores"]

@@ -1,124 +1,182 @@
-"""Which option does a reply decide for? Four readers, the most explicit first; the first that reads something decides."""
+"""Which option does a reply decide for? Four readers, the most explicit first; the first that reads decides."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from string import ascii_uppercase as LETTERS
+from string import ascii_uppercase
 
-from .replies import own_reply
+from . import cues
+from .replies import EMPTY, NO_CUE, TWO, Reading, last_said, own_reply, plain_form, statements
 
-_UNSURE = "?"  # something was said, and it isn't one option: do not look further
-_AFTER_LETTER = re.compile(r"\s*(?:$|[).,:;!?\]}\"'”’—–-]|(?:because|since|as|which|is|due|for|not|but|based|given)\b)")
-_LEAD = re.compile(  # what stands between "the answer is" and the answer
-    r"(?i)(?:[\s:({\[\"'“‘*]+|(?:the|option|choice|letter|answer|is|that|definitely|clearly|likely|probably|"
-    r"most|actually|simply|indeed|therefore|thus|correct|right|best|one|final)\b(?![)\]]))*"
+_LABELS = [*ascii_uppercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase)]
+_UNSURE, _NONE = "?", "-"  # several options, or one that is none of them: do not look further
+_AFTER_LETTER = re.compile(
+    rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|{cues.REASONS}\b|\()", re.I
 )
-_LETTER = re.compile(r"([A-Za-z])(?![\w]|[-'’.][A-Za-z])([)\]}\"'”’]*)")
+_INITIAL = re.compile(rf"\.\s*[A-Z]\.|\.\s+(?!{cues.REASONS}\b)[a-z]")  # C. S. Lewis, E. coli
+_FORMULA = re.compile(r"\s*(?:[=<>+^*/_]|\(\w\)\s*=)|-?\d")
+_LEAD = re.compile(rf"(?i)(?:[\s:({{\[\"'“‘<]+|选项|{cues.LEAD}\b(?![)\]]))*")
+_LETTER = re.compile(r"([A-Za-z]|[A-Z]{2})(?![\w]|[-'’.][A-Za-z])([)\]}\"'”’>]*)")
 _JOINED = re.compile(  # a second letter
     r"[,\s]*(?:\b(?:or|and)\b|[/&,+])\s*(?:maybe |perhaps |possibly |also |even )?(?:option |choice )?"
     r"[(\[\"']*[A-Z](?![\w'’])"
 )
-_REFUSAL = re.compile(r"(?i)\b(none of|neither|both|cannot|can't|unclear|unknown|not enough|impossible|all of)\b")
-_SAID = re.compile(
-    r"(?i)\bfinish\s*\[(?P<call>[^\]\n]{0,500})"
-    r"|(?:\b(?:answer|(?:correct|right|best|final|my) (?:choice|option))"
-    r"(?:\s+(?:here|choice|option|letter|to (?:this|the) (?:question|problem)))?"
-    r"\s*(?:is|was|must be|would be|should be|will be|has to be|[:：=]|-(?=\s))|答案[是为]?)"
-    r"\s*[:：]?[^\S\n]*(?=(?P<said>[^\n]{0,500})(?P<next>\n\s{0,20}[^\n]{0,200})?)"
-)
-_JUDGED = re.compile(
-    r"(?<![\w'’])[(\[\"']{0,3}(?P<a>[A-Z])[)\]\"']{0,3}\s+(?:is|must be|would be|seems|appears|looks)\s+"
-    r"(?:to be\s+)?(?:the\s+)?(?:most |best |only |clearly |definitely |indeed )*"
-    r"(?:correct|right|answer|best|accurate|appropriate)\b"
+_JOINING = re.compile(r"(?:\b(?:and|or|nor)|[/&]|\b[A-Z][)\]]?,)\s*$")
+_JUDGED = re.compile(  # the wording may stand between: "(B) the mill is correct"
+    r"(?<![\w'’.-])[(\[\"']{0,3}(?P<a>[A-Za-z])(?![\w'’])"
+    r"(?:[)\]\"']{0,3}|(?P<w>(?:[)\].:,]+\s+|\s*\(|\s+[–-]\s+)[^.\n?!]{1,120}?))\s+"
+    rf"{cues.SEEMS}(?:the\s+|my\s+)?(?:most |best |only |clearly |definitely |indeed |single )*{cues.PRAISED}"
 )
 _CHOSEN = re.compile(
-    r"(?i:\b(?:go|going|went) with|\bcho(?:o|se)\w*|\bpick|\bselect|\bopt for|\bsettle on|"
-    r"\bleav(?:es|ing)(?: us with)?)"
-    r"(?i:\s+(?:only|the|option|choice|answer|letter))*\s*[(\[\"']*(?P<a>[A-Z])(?![\w'’])"
+    rf"(?i:\b{cues.PICK}(?:\s+(?:only|the|option|choice|answer|letter))*)\s*[(\[\"']*(?P<a>[A-Z])(?![\w'’])"
 )
-_SUBJECT = re.compile(  # what may precede "B is correct"; "type" may not
-    r"(?i)(?:^|[:;,(]|\b(?:option|choice|answer|letter|statement|that|so|therefore|thus|hence|think|believe|"
-    r"only|then|but|conclude|see))\s*$"
+_HEDGED = re.compile(
+    rf"(?i:(?<![\w']){cues.HEDGE}[,:：]?"
+    rf"(?:\s+(?:that|to be|is|the|answer|option|choice|letter|{cues.HEDGE})[,:]?){{0,4}})"
+    r"\s*[:：]?\s*(?P<b>[(\[\"'“]*)(?P<a>[A-Za-z])(?![\w'’])[)\]\"'”]*"
+    r"(?=\s*[.!。]?\s*(?:$|\n)|[.!。](?!\s*[A-Z]\.)\s|\s*,?\s*(?:because|since)\b|[).:,]*\s*[(\"'“]?(?P<w>[^\n]{2,200}))"
 )
-_LETTER_LINE = re.compile(r"((?:Option|Choice)\s*:?\s*)?[(\[\"']*([A-Za-z])([)\].:,\"']+|$)\s*(.*)")
-_DOUBT = re.compile(r"(?i)\b(?:not|never|whether|if|neither|nor|wrong|incorrect|could|might|may|both)\b|n't\b")
+_SUBJECT = re.compile(rf"(?i)(?:^|[:;,(]|\b{cues.BEFORE}(?:\s+(?:is|the))?)\s*[(\[\"']*$")
+_LETTER_LINE = re.compile(
+    r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?"
+    r"([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;!\"'|–—-]*)\s*(.*)",
+    re.I,
+)
+_REASON = re.compile(r"(?i)(?:because|since|as|is|it|this|that|due to|not|the others?|I (?:think|believe|guess))\b")
+_MARKED, _MARKUP = re.compile(r"[*_`$\\#]"), re.compile(r"\*+|__+|`+|\$|\\[()\[\]]|(?m:^#+ )")
+_SENTENCE = re.compile(r"[.!?。\n]")
 
 
 def extract_choice(text: str, choices: Sequence[str]) -> str | None:
-    r"""The letter ("A" is the first of `choices`) that a reply decides for, or None if it decides for none.
+    r"""The letter ("A" is the first of `choices`, "AA" the 27th) that a reply decides for, or None if for none.
 
     The last clear statement counts ("the answer is ...", `Finish[...]`, `\boxed{}`), then "C is correct", "I choose C",
     then a line that is a letter, then the wording of exactly one option. Two letters, a letter that is no option, a
     refusal and an echo of the options give None: a letter is never invented.
     """
+    return read_choice(text, choices).answer
+
+
+def read_choice(text: str, choices: Sequence[str]) -> Reading:
+    """The letter, and the rule that read it or why none was read."""
     text = _plain(own_reply(text))
     if not text or not choices:
-        return None
-    for reader in (_read_stated, _read_judged, _read_lines, _read_wording):
-        if letter := reader(text, choices):
-            return None if letter == _UNSURE else letter
-    return None
+        return Reading(None, NO_CUE if text else EMPTY)
+    options = _options(tuple(map(str, choices)))
+    stated = last_said(text, statements(text, cues.RESULTS), lambda s: _stated(s, options))
+    if stated.answer is None and stated.rule == TWO:
+        return stated
+    readers = (("verdict", _read_judged), ("last line", _read_lines), ("option text", _read_wording))
+    rule, letter = stated.rule, stated.answer
+    for next_rule, reader in readers:
+        if letter:
+            break
+        rule, letter = next_rule, reader(text, options)
+    if letter in (None, _UNSURE, _NONE):
+        return Reading(None, {None: NO_CUE, _UNSURE: TWO, _NONE: "no option"}[letter])
+    return Reading(letter, rule)
+
+
+class _Options:
+    """The options with their labels and their wordings in one form."""
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.labels = _LABELS[: len(choices)]
+        self.texts = [_plain(choice) for choice in choices[: len(self.labels)]]
+        self.words = [_norm(text) for text in self.texts]
+
+    def named(self, raw: str) -> str:
+        """The label that a letter is, or _NONE."""
+        return raw.upper() if raw.upper() in self.labels else _NONE
+
+    def wording(self, letter: str) -> str:
+        return self.words[self.labels.index(letter)] if letter in self.labels else ""
+
+
+_options = functools.lru_cache(maxsize=256)(_Options)  # a problem is answered more than once
 
 
 def _plain(text: str) -> str:
-    """Without markdown and LaTeX dress; boxes and answer tags become the paper's `Finish[...]`."""
-    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,200})\}", r"\1", text)
-    text = re.sub(r"\\f?boxed\s*\{([^{}]{0,500})\}", r"Finish[\1]", text)
-    text = re.sub(r"(?is)<answer>\s*(.{0,500}?)\s*</answer>", r"Finish[\1]", text)
-    return re.sub(r"\*+|__+|`+|\$|(?m:^#+ )", "", text).strip()
-
-
-def _letter(raw: str, choices: Sequence[str]) -> str:
-    return raw.upper() if raw.upper() in LETTERS[: len(choices)] else _UNSURE
-
-
-def _read_stated(text: str, choices: Sequence[str]) -> str | None:
-    """The last of the explicit statements that says something."""
-    for m in reversed(list(_SAID.finditer(text))[-50:]):
-        if m["call"] is not None:
-            return _read_span(m["call"], choices) or _UNSURE
-        if letter := _read_span(m["said"] if m["said"].strip() else m["next"] or "", choices):
-            return letter
-    return None
-
-
-def _read_span(span: str, choices: Sequence[str]) -> str | None:
-    """One option, named by letter or wording at the start of a phrase; _UNSURE for several or a refusal."""
-    lead = _LEAD.match(span).end()
-    for start in (lead, 0):  # 0: an option may itself begin with "the" or "most"
-        opened = span[:start].endswith(("(", "[", "{"))
-        phrase = span[start:]
-        if letter := _span_letter(phrase, choices, opened) or _span_wording(phrase.lstrip(), choices):
-            return letter
-    return _UNSURE if _REFUSAL.search(span[:60]) else None
-
-
-def _span_letter(span: str, choices: Sequence[str], bracket: bool) -> str | None:
-    if not (m := _LETTER.match(span)):
-        return None
-    rest = span[m.end() :]
-    if _JOINED.match(rest):  # "G and I" may be an option
-        named = [letter for letter, option in zip(LETTERS, choices, strict=False) if _norm(option) == _norm(span)]
-        return named[0] if named else _UNSURE
-    letter, closed = _letter(m[1], choices), m[2] or bracket or _AFTER_LETTER.match(rest)
-    if not closed and (m[1].islower() or m[1] in "AI"):  # the article, the pronoun
-        words = letter != _UNSURE and _norm(choices[LETTERS.index(letter)])
-        return letter if words and _norm(rest).startswith(words) else None
-    return letter
+    """Without the dress of markdown and LaTeX; replies and options alike."""
+    text = plain_form(text)
+    if "\\" in text:
+        text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,200})\}", r"\1", text)
+    return (_MARKUP.sub("", text) if _MARKED.search(text) else text).strip()
 
 
 def _norm(text: str) -> str:
-    return " ".join(re.findall(r"\w+(?:[.,:/]\d+)*|[^\w\s.,;:!?\"'“”‘’()\[\]]", text.casefold()))
+    return " ".join(re.findall(r"\w+(?:[.,:/]\d+)*|[^\w\s.,;:!?\"'“”‘’()\[\]{}]", text.casefold()))
 
 
-def _span_wording(span: str, choices: Sequence[str], strict: bool = False) -> str | None:
+# ------------------------------------------------------------------ what a phrase names
+def _stated(statement, options: _Options) -> str | None:
+    letter = _read_span(statement.said, options)
+    return letter if statement.rule == "cue" else letter or _NONE
+
+
+def _read_span(span: str, options: _Options) -> str | None:
+    """One option, named by letter or wording at the start of a phrase; _UNSURE for several, _NONE for a refusal."""
+    if len(span) == 1 and span in options.labels and span.casefold() not in options.words:
+        return span
+    lead = _LEAD.match(span).end()
+    for start in dict.fromkeys((lead, 0)):  # 0: an option may itself begin with "the" or "most"
+        opened = span[:start].rstrip("\"'").endswith(("(", "[", "{", "<"))
+        if letter := _phrase(span[start:].lstrip(), options, opened):
+            return letter
+    return _NONE if cues.REFUSAL.search(span[:60]) else None
+
+
+def _phrase(phrase: str, options: _Options, opened: bool) -> str | None:
+    """By wording where the letter only begins it ("C. S. Lewis"), else by letter, else by wording."""
+    letter, wording = _span_letter(phrase, options, opened), _span_wording(phrase, options)
+    if wording and letter and letter != wording:
+        alone = len(options.wording(wording).split()) == 1
+        if letter in options.labels and _follows(phrase, letter, options):
+            return letter
+        return _UNSURE if alone and letter in options.labels else wording
+    return letter or wording
+
+
+def _follows(phrase: str, letter: str, options: _Options) -> bool:
+    """Whether the wording of a letter's option follows it: `B. A. A. Milne`."""
+    words = options.wording(letter)
+    return bool(words) and (_norm(phrase[len(letter) :]) + " ").startswith(words + " ")
+
+
+def _span_letter(span: str, options: _Options, bracket: bool) -> str | None:
+    m = _LETTER.match(span)
+    if not m or (len(m[1]) == 2 and m[1] not in options.labels):
+        return None
+    rest = span[m.end() :]
+    letter = options.named(m[1])
+    if _JOINED.match(rest):  # "G and I" may be an option
+        return None if _norm(span) in options.words else _UNSURE
+    if _FORMULA.match(rest):
+        return None
+    other = len(rest) > 3 and _span_wording(re.sub(r"^[\s.:,–—-]+", "", rest), options, strict=True)
+    if other and other != letter and letter in options.labels and len(options.wording(other)) > 1:
+        return _UNSURE  # the letter of one option with the wording of another
+    followed = _follows(span, letter, options)
+    if _INITIAL.match(rest) and not followed and not m[2]:
+        return None
+    closed = m[2] or bracket or _AFTER_LETTER.match(rest)
+    if not closed and (m[1].islower() or m[1] in "AI"):  # the article, the pronoun
+        return letter if followed else None
+    return letter
+
+
+def _span_wording(span: str, options: _Options, strict: bool = False) -> str | None:
     """The option whose wording the phrase is, or begins with. `strict`: nobody announced an answer here."""
     phrase, best = _norm(span), []
-    for letter, option in zip(LETTERS, choices, strict=False):
-        words = _norm(option)
-        if words and (phrase == words or (phrase.startswith(words + " ") and _ends(span, option, strict))):
+    for letter, option, words in zip(options.labels, options.texts, options.words, strict=True):
+        if not words or not phrase.startswith(words):
+            continue
+        if phrase == words or (phrase[len(words)] == " " and _ends(span, option, strict)):
             best.append((len(words), letter))
+    if len(best) < 2:
+        return best[0][1] if best else None
     longest = [letter for size, letter in best if size == max(best)[0]]
     return longest[0] if len(longest) == 1 else None
 
@@ -127,53 +185,75 @@ def _ends(span: str, option: str, strict: bool) -> bool:
     """A long option may go on; after a short one ("no") a comma or the like must tell it from "no one"."""
     if len(option.split()) > 2:
         return True
-    rest = span.casefold().lstrip(" \"'“(").removeprefix(option.casefold().strip(" ."))
+    rest = span.casefold().lstrip(" \"'“([{<").removeprefix(option.casefold().strip(" ."))
     if re.match(r"[-'’]\w|\s*,?\s*(?:or|and)\b", rest):
         return False
     comma = "," if not strict or option.casefold() in ("yes", "no", "true", "false", "neither") else ""
-    return bool(re.match(rf"[\s\"'”)]*(?:$|[.;:!?{comma}–—]|\([a-z]\)|,?\s*(?:because|since)\b)", rest))
+    return bool(re.match(rf"[\s\"'”)\]}}>]*(?:$|[.;:!?|。{comma}–—]|\([a-z]\)|,?\s*(?:because|since)\b)", rest))
 
 
-def _read_judged(text: str, choices: Sequence[str]) -> str | None:
-    """`C is correct`, `I choose C`: one letter, or none at all."""
+# ------------------------------------------------------------------ the readers after statements
+def _read_judged(text: str, options: _Options) -> str | None:
+    """`C is correct`, `I choose C`, `most likely C`: one letter, or none at all."""
     letters = set()
-    for m in [*_JUDGED.finditer(text), *_CHOSEN.finditer(text)]:
-        before, rest = re.split(r"[.!?\n]", text[max(0, m.start() - 80) : m.start()])[-1], text[m.end("a") :]
-        joined = m.re is _JUDGED and re.search(r"(?:\b(?:and|or|nor)|[/,&])\s*$", before, re.I)
-        if joined or _JOINED.match(rest):
+    for m in [m for pattern in (_JUDGED, _CHOSEN, _HEDGED) for m in pattern.finditer(text)]:
+        before = _SENTENCE.split(text[max(0, m.start() - 80) : m.start()])[-1]
+        rest = text[m.end("a") :]
+        if _JOINED.match(rest) or (m.re is _JUDGED and _JOINING.search(before)):
             return _UNSURE
-        named = m.re is _JUDGED or m["a"] not in "AI" or _AFTER_LETTER.match(rest)  # not an article
-        if named and not _DOUBT.search(before) and (m.re is _CHOSEN or _SUBJECT.search(before)):
-            letters.add(_letter(m["a"], choices))
+        if cues.DOUBT.search(before) or not _names(m, before, rest, options):
+            continue
+        letters.add(options.named(m["a"]))
     return None if not letters else letters.pop() if len(letters) == 1 else _UNSURE
 
 
-def _read_lines(text: str, choices: Sequence[str]) -> str | None:
+def _names(m: re.Match, before: str, rest: str, options: _Options) -> bool:
+    """Whether the letter of a match is an option and no article, pronoun, blood group or initial."""
+    if m.re is _CHOSEN:
+        return m["a"] not in "AI" or (bool(_AFTER_LETTER.match(rest)) and not _FORMULA.match(rest))
+    words = _norm(m["w"] or "")
+    if m.re is _JUDGED:
+        return bool(_SUBJECT.search(before)) and (not words or words == options.wording(options.named(m["a"])))
+    if words and not _follows(m["a"] + " " + m["w"], options.named(m["a"]), options):
+        return False
+    return (m["a"].isupper() and (m["a"] != "I" or bool(m["b"]))) or bool(m["b"]) or bool(words)
+
+
+def _read_lines(text: str, options: _Options) -> str | None:
     """A first or last line that is a letter, alone or with its option; several letters are an echo."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    marked = [m for line in lines if (m := _LETTER_LINE.match(line))]
-    if len({m[2] for m in marked}) > 1:
+    marked = [m for line in lines if (m := _LETTER_LINE.match(line)) and (m[4] or not m[5] or m[5][0] == "(" or m[1])]
+    marked = [m for m in marked if len(m[3]) == 1 or m[3] in options.labels]
+    if len({m[3].upper() for m in marked}) > 1:
         return _UNSURE
     if not marked or marked[-1].string not in (lines[0], lines[-1]):
         return None
-    _, letter, closing, rest = marked[-1].groups()
-    alone = not rest or ")" in closing or re.match(r"(?i)(?:because|since|as|is)\b", rest)
-    return _letter(letter, choices) if alone or _span_wording(rest, choices) else None
+    prefix, opening, letter, closing, rest = marked[-1].groups()
+    if re.search(rf"(?:[.;:]|^)\s*\((?!{letter}\))[a-z]\)\s|(?:[.;]\s+)(?!{letter}\b)[A-Z][).]\s", rest):  # (a) … (b) …
+        return _UNSURE
+    whole = (prefix or "") + opening + letter + closing + " " + rest
+    if (wording := _span_wording(whole, options)) and len(options.wording(wording).split()) > 1:
+        return wording
+    if not rest:
+        return _span_wording(letter, options) if options.named(letter) == _NONE else _phrase(letter, options, True)
+    if _follows(letter + " " + rest, options.named(letter), options):
+        return options.named(letter)
+    reasoned = closing and _REASON.match(rest) and not _INITIAL.match(closing + " " + rest)
+    return options.named(letter) if reasoned else None
 
 
-def _read_wording(text: str, choices: Sequence[str]) -> str | None:
+def _read_wording(text: str, options: _Options) -> str | None:
     """The reply is or begins with an option's wording, or its last sentence ends with it or holds it."""
     sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", text) if s.strip()]
-    found = {_span_wording(phrase, choices, strict=True) for phrase in (text, sentences[0])} - {None}
-    found |= {letter for letter, option in zip(LETTERS, choices, strict=False) if _concludes(sentences[-1], option)}
+    found = {_span_wording(phrase, options, strict=True) for phrase in (text, sentences[0])} - {None}
+    said = f" {_norm(sentences[-1])} "
+    held = [pair for pair in zip(options.labels, options.words, strict=True) if _concludes(said, pair[1])]
+    found |= {letter for letter, words in held if not any(f" {words} " in f" {w} " for _, w in held if w != words)}
     return found.pop() if len(found) == 1 else None
 
 
-def _concludes(sentence: str, option: str) -> bool:
-    words, said = _norm(option), f" {_norm(sentence)} "
-    if not words or _DOUBT.search(said.replace(f" {words} ", " ")):
+def _concludes(said: str, words: str) -> bool:
+    if not words or f" {words} " not in said or cues.DOUBT.search(said.replace(f" {words} ", " ")):
         return False
     adverb = r"(?:\w+ly |therefore |thus |indeed )?"
-    return (len(words.split()) > 2 and f" {words} " in said) or bool(
-        re.search(rf" (?:is|are|was|were|be) {adverb}{re.escape(words)} $", said)
-    )
+    return len(words.split()) > 2 or bool(re.search(rf" (?:is|are|was|were|be) {adverb}{re.escape(words)} $", said))

@@ -1,7 +1,8 @@
 """The graders: each finds the answer in a completion, then compares it with `problem["answer"]`.
 
 Limits: prose is read by patterns, not understood, so an answer that is only implied counts as none. `math` is as strict
-as `math_worker.py` says. `text` is SQuAD's exact match, which knows no synonyms. No grader raises on what a model wrote.
+as `math_worker.py` says. `text` is SQuAD's exact match, which knows no synonyms. No grader raises on what a model
+wrote.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from ..rows import Problem
-from .choice import extract_choice
+from .choice import read_choice
 from .math_pool import same_math
-from .replies import MAX_CHARS, extract_code, extract_math, extract_text
+from .math_reply import read_math
+from .program import read_code
+from .replies import CUT, MAX_CHARS, Reading, plain_form, read_exact, read_text, same_exact
+
+_FIRM = ("box", "tag", "call", "code block")  # rules that see where the answer ends
+_LAST = ("last line", "last value", "option text", "whole text", "broken code")  # rules that need the end of the reply
 
 
 class Grade(NamedTuple):
@@ -27,17 +33,34 @@ class Grade(NamedTuple):
     answer: str | None
 
 
-def grade(problem: Problem, completion: str) -> Grade:
-    """Grades one completion by `problem["grader"]`: choice, math, text, code or exact.
+def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
+    """The answer in a completion and the rule that read it, or None and why nothing was read.
+
+    Rules: "cue", "box", "tag", "call", "verdict" ("C is correct"), "last line", "last value", "option text", "code
+    block", "bare code", "broken code", "whole text". Reasons: "no cue", "two answers", "no option", "cut off", "empty".
+    `truncated`: the completion ended at the token limit, so an answer at its very end may be half of one and is not
+    read. Raises ValueError for an unknown grader, but never for a completion.
+    """
+    name = problem["grader"]
+    if name not in _READ:
+        raise ValueError(f"unknown grader {name!r} in problem {problem.get('id')!r}; there are: {', '.join(_READ)}")
+    text = completion.replace("\0", "") if isinstance(completion, str) else ""
+    reading = _READ[name](problem, text)
+    if not truncated or reading.rule in _FIRM:
+        return reading
+    at_end = reading.answer and name != "choice" and text.rstrip(" \n.*`\"'$").endswith(reading.answer[-20:])
+    lost = reading.answer is None or reading.rule in _LAST or at_end
+    return Reading(None, CUT) if lost else reading
+
+
+def grade(problem: Problem, completion: str, truncated: bool = False) -> Grade:
+    """Grades one completion by `problem["grader"]`: choice, math, text, code or exact, on what `read` reads.
 
     Raises ValueError for an unknown grader, but never for a completion: anything (nothing, megabytes, null bytes) is
     graded.
     """
-    name = problem["grader"]
-    if name not in _EXTRACT:
-        raise ValueError(f"unknown grader {name!r} in problem {problem.get('id')!r}; there are: {', '.join(_EXTRACT)}")
-    answer = _EXTRACT[name](problem, completion.replace("\0", "") if isinstance(completion, str) else "")
-    return Grade(answer is not None and _IS_RIGHT[name](problem, answer), answer)
+    answer = read(problem, completion, truncated).answer
+    return Grade(answer is not None and _IS_RIGHT[problem["grader"]](problem, answer), answer)
 
 
 def grade_many(
@@ -61,31 +84,25 @@ def grade_many(
     return [grades[i] for i in range(len(problems))]
 
 
-def _extract_exact(text: str) -> str | None:
-    """The rest of the line after the last `Answer:`; the embedded tasks teach this format, so no other is read."""
-    _, found, rest = text[-MAX_CHARS:].rpartition("Answer:")
-    return (" ".join(rest.split("\n")[0].split()) if found else "") or None
-
-
 def _passes(problem: Problem, code: str) -> bool:
     from ..sandbox import run_tests
 
     return run_tests(code, problem.get("tests") or [], setup=problem.get("setup") or "").passed
 
 
-_EXTRACT: dict[str, Callable[[Problem, str], str | None]] = {
-    "choice": lambda problem, reply: extract_choice(reply, problem.get("choices") or []),
-    "math": lambda problem, reply: extract_math(reply),
-    "text": lambda problem, reply: extract_text(reply),
-    "code": lambda problem, reply: extract_code(reply),
-    "exact": lambda problem, reply: _extract_exact(reply),
+_READ: dict[str, Callable[[Problem, str], Reading]] = {
+    "choice": lambda problem, reply: read_choice(reply, problem.get("choices") or []),
+    "math": lambda problem, reply: read_math(reply),
+    "text": lambda problem, reply: read_text(reply),
+    "code": lambda problem, reply: read_code(reply, problem.get("tests") or []),
+    "exact": lambda problem, reply: read_exact(reply, str(problem["answer"])),
 }
 _IS_RIGHT: dict[str, Callable[[Problem, str], bool]] = {
     "choice": lambda problem, letter: letter == str(problem["answer"]).strip().upper(),
     "math": lambda problem, answer: same_math(str(problem["answer"]), answer),
     "text": lambda problem, answer: text_scores(problem["answer"], answer)[0] == 1.0,
     "code": _passes,
-    "exact": lambda problem, answer: answer.casefold() == " ".join(str(problem["answer"]).split()).casefold(),
+    "exact": lambda problem, answer: same_exact(str(problem["answer"]), answer),
 }
 
 
@@ -93,7 +110,7 @@ def text_scores(golds: str | Sequence[str], prediction: str) -> tuple[float, flo
     """(exact match, F1) over words, each the best over `golds`, in [0, 1]; (0, 0) if there are no golds.
 
     Normalisation and formula are SQuAD's (https://rajpurkar.github.io/SQuAD-explorer/): lower case, no ASCII
-    punctuation, no articles.
+    punctuation, no articles; before that, one Unicode form and straight quotes.
     """
     words = _squad_words(prediction)
     pairs = [(_squad_words(gold), words) for gold in ([golds] if isinstance(golds, str) else golds)]
@@ -101,7 +118,7 @@ def text_scores(golds: str | Sequence[str], prediction: str) -> tuple[float, flo
 
 
 def _squad_words(text: str) -> list[str]:
-    text = text[-MAX_CHARS:].lower().translate(str.maketrans("", "", string.punctuation))
+    text = plain_form(text[-MAX_CHARS:]).lower().translate(str.maketrans("", "", string.punctuation))
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
 

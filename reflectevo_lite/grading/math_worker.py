@@ -14,24 +14,38 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import signal
 import sys
+import unicodedata
+import zlib
+from decimal import Decimal
 from fractions import Fraction
 
 DIGITS = 500  # 2^{-200} is not 2^{-201}; at math-verify's 15 digits it is
 MEMORY_BYTES = 4 << 30
+MAX_BRACKETS = 200  # of one kind; deeper nesting is no answer
 ORPHAN_S = 15  # the system ends a job that outlives its parent (POSIX)
 
-_UNICODE = str.maketrans("−–—÷⟨⟩，、\u00a0", "---/(),, ", "\0") | {0x202F: r"\,", 0x2009: r"\,"}
-_COMMANDS = r"×\times ·\cdot ⋅\cdot π\pi ∞\infty ≤\le ≥\ge ∪\cup ∈\in ±\pm °^\circ"  # need a space after them
-_OTHERS = r"²^{2} ³^{3} ½\frac{1}{2} ¼\frac{1}{4} ¾\frac{3}{4} √sqrt"
+_UNICODE = str.maketrans("−–—÷⟨⟩，、\u00a0′’", "---/(),, ''", "\0") | {0x202F: r"\,", 0x2009: r"\,", 0x221A: "sqrt"}
+_COMMANDS = (  # need a space after them
+    r"×\times ·\cdot ⋅\cdot π\pi ∞\infty ≤\le ≥\ge ≠\neq ℝ\mathbb{R} ∅\emptyset ∪\cup ∈\in ±\pm °^\circ θ\theta"
+)
 _UNICODE |= {ord(pair[0]): pair[1:] + " " for pair in _COMMANDS.split()}
-_UNICODE |= {ord(pair[0]): pair[1:] for pair in _OTHERS.split()}
+for _char in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒":
+    _UNICODE[ord(_char)] = r"\frac{" + unicodedata.normalize("NFKC", _char).replace("⁄", "}{") + "}"
+_RAISED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)")
 _SIGNS = {"lt": "<", "gt": ">", "langle": "(", "rangle": ")", "lbrack": "[", "rbrack": "]"}
 _FONT = r"\\(?:(?:text|math)(?:rm|bf|it|sf|tt|normal)|text|mbox|hbox|operatorname\*?)\s*(?=\{)"
 _TRIG = r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?-?\d\}?)?)"
+
+
+def _primed(m: re.Match) -> str:
+    """f' as a name of its own: math-verify sees no primes."""
+    return m[1] + "_{p" + str(len(re.findall("'|prime", m[2]))) + "}"
+
 
 # Applied in this order to gold and candidate alike.
 _CLEAN = [
@@ -41,18 +55,24 @@ _CLEAN = [
         (r"(?<=\\\\)\[[\d.]+\w\w\]", ""),
         (r"(?<!\\)\\[()\[\]]", ""),
         (r"^[*`\s]+|[*`\s]+$", ""),
-        (r"\\?\$|[€£]|^USD?(?=\s*\d)", ""),
+        (r"\\?\$|[€£¥₹]|^(?:USD?|Rs\.?)(?=\s*\d)", ""),
         (r"\*\*", "^"),
         (r"\*", r"\\cdot "),
-        (r"(?<=\d)(?:\\[,!;:]|\{,\}|,\\!|~)+(?=\d{3})", ""),  # 12\,345
+        (r"(?<=\d)(?:\\[,!;:]|\{,\}|,\s*\\!\s*|~|'(?=\d{3}(?!\d)))+(?=\d{3})", ""),  # 12\,345
         (r"(?<!\\)\\!", ""),
-        (r"(?<!\\)\\(?:[,;: ]|quad|qquad|displaystyle|limits)(?![a-z])|~", " "),
+        (r"(?<!\\)\\(?:[,;: ]|(?:quad|qquad|displaystyle|limits)(?![a-z]))|~", " "),
+        (r"(?<![\w.])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.{])", lambda m: f"{Decimal(m[0]):f}"),  # 4.5e-3
+        (r"(?:\\ne(?![a-z])|(?<![\d)!])\s*!=)", r"\\neq "),
+        (r"\\(?:operatorname\*?|text|mathrm)\s*\{\s*(gcd|lcm)\s*\}|(?<![\\a-z])(gcd|lcm)(?=\s*\()", r"\\\1\2"),
+        (r"\\math(?:bb|bf)\s*(?:\{\s*R\s*\}|R)\s*$|(?:\\text\s*\{)?\s*all real numbers\s*\}?$", r"(-\\infty,\\infty)"),
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![a-z])", ""),
         (r"\\([dtc])frac", r"\\frac"),
         (_FONT, r"\\text"),
+        (r"(?<=\\text)\s*\{([^{}\d]*,[^{}\d]*)\}", lambda m: "{" + m[1].replace(",", r"},\text{") + "}"),
         (r"\\(?:leq|leqslant)(?![a-z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant)(?![a-z])|>=", r"\\ge "),
         (r"\\([lr]angle|(?:[lg]t|[lr]brack)(?![a-z]))", lambda m: _SIGNS[m[1]]),
+        (r"(^|=|\\in(?![a-z]))\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}$", r"\1⦃\2⦄"),
         (r"\\(?:\{|lbrace(?![a-z]))", "⦃"),
         (r"\\(?:\}|rbrace(?![a-z]))", "⦄"),  # braces of a set
         (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-z])", r"^\\circ"),
@@ -63,13 +83,15 @@ _CLEAN = [
         (r"\\frac\s*(\d)\s*(?=[\d{])", r"\\frac{\1}"),
         (r"\\frac\s*\{([^{}]*)\}\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\^\s*(-?\d+(?:\.\d+)?)", r"^{\1}"),
+        (r"(?<![A-Za-z\\])([A-Za-z])('+|\^\{?\s*(?:\\prime\s*)+\}?)(?![A-Za-z])", _primed),  # f' is not f
         (r"(?<![\d.}])(\d+)\s+(\d+)/(\d+)(?!\d)", r"\1\\frac{\2}{\3}"),  # 3 3/8
         (_TRIG + r"\s*[({]?\s*(\d+(?:\.\d+)?)\s*\^\\circ\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
         (r"\\text\{\s*(?:and|or)\s*\}|(?<=[^a-zA-Z\\])(?:and|or)(?=[^a-zA-Z])|\\cup(?![a-z])|;", ","),
         (r",(\s*,)+", ","),
         (r"(?<![a-zA-Z])([ap])\.\s?m\b\.?", r" \1m"),
-        (r"^\\text\{\s*(\d[^{}]*)\}$", r"\1"),
+        (r"^\\text\{\s*([-+]?\.?\d[^{}]*)\}$", r"\1"),
         (r"\\varnothing|⦃\s*⦄", r"\\emptyset"),
+        (r"^[a-zA-Z]\s*(?:=|\\in)\s*(?=⦃)", ""),
         (r"(?:\^\\circ|\\?%|\\text\{\s*(?:percent|degrees?)\s*\}|(?<=[\d} ])(?:percent|degrees?))", ""),
         (r"(?<=[\d}])\s*\([a-zA-Z][a-zA-Z -]{2,}\)\s*$", ""),  # 17 (seventeen)
         (r"(?:\\\\|[\s.,:])+$|^[\s,:=]+", ""),
@@ -90,8 +112,10 @@ _NOT_UNITS = re.compile(r"\b(?:not|wrong|incorrect|more|less|fewer|least|most|if
 _PERCENT, _DEGREE = re.compile(r"%|percent"), re.compile(r"°|\\circ|degree")
 _POWER = r"(?:\s*\^\s*\{?\s*\d\s*\}?)?"
 _TEXT_UNIT = re.compile(rf"(?<=[\w}})\]])\s*\\text\{{([^{{}}]*)\}}{_POWER}\s*$")
-_BARE_UNIT = re.compile(rf"(?<=[\d}})\]])(\s*)((?:[A-Za-z]+\.?{_POWER}(?:\s*/\s*|\s+|$))+)$")
+_BARE_UNIT = re.compile(rf"(?:(?<=[\d}})\]])|(?<=\\pi))(\s*)((?:[A-Za-z]+\.?{_POWER}(?:\s*/\s*|\s+|$))+)$")
 _NAME = re.compile(r"(?:\\?[A-Za-z]++|[\s{}'|,:]|\([^()=]*\)|_\{?\w++\}?)++")
+_EQUALS = re.compile(r"(?<![<>!])=(?![^{}]*\})")  # not the bound of a sum
+_LETTERS = re.compile(r"(?<![\\a-z])[a-zA-Z]")  # but of a command
 _NOT_NAMES = re.compile(r"\\(?:frac|sqrt|sin|cos|tan|log|ln|cdot|times|pm)")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _FRACTION = re.compile(r"([+-]?)(\d*)\\frac\{([+-]?[\d.]+)\}\{([+-]?[\d.]+)\}|([+-]?[\d.]+)/(-?[\d.]+)")
@@ -112,9 +136,11 @@ _MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 def same(gold: str, candidate: str) -> bool:
     """True if `candidate` is the same answer as `gold`, whose form decides what may be left out."""
+    if max(text.count(bracket) for text in (gold, candidate) for bracket in "({[") > MAX_BRACKETS:
+        return False
     (g, g_unit), (c, c_unit) = _strip_unit(_clean(gold)), _strip_unit(_clean(candidate))
     g_unit, c_unit = g_unit or _sign(gold), c_unit or _sign(candidate)
-    if not g or not c or (g_unit and c_unit and g_unit != c_unit):
+    if not g or not c or (g_unit and c_unit and g_unit != c_unit) or g.count("'") != c.count("'"):
         return False
     return _same(g, c) or _same_percent(g, c, _PERCENT.search(gold), _PERCENT.search(candidate))
 
@@ -130,11 +156,20 @@ def _same_percent(g: str, c: str, g_percent, c_percent) -> bool:
 
 def _clean(text: str) -> str:
     """The answer without dress: delimiters, spacing commands, fonts, unicode, percent and degree signs."""
+    text = _RAISED.sub(lambda m: ("^{%s}" if m[1] else "_{%s}") % unicodedata.normalize("NFKC", m[0]), text)
     text = text.translate(_UNICODE).strip()
     text = re.sub(r"^.{0,40}?\\(?:f?boxed|framebox)\s*\{(.*)\}[\s$.\])\\*]*$", r"\1", text, flags=re.S)
     for pattern, new in _CLEAN:
         text = pattern.sub(new, text).strip()
-    return _thousands(_repeating(text))
+    return _thousands(_repeating(re.sub(r"\\(gcd|lcm)\s*\{?\(?([^(){}]*)\)?\}?", _divisor, text)))
+
+
+def _divisor(m: re.Match) -> str:
+    """`gcd(12, 8)` as 4, and one of letters as a name: math-verify takes every gcd of letters for 1."""
+    args = sorted(_squeeze(part) for part in m[2].split(","))
+    if all(re.fullmatch(r"-?\d{1,300}", arg) for arg in args):
+        return str(getattr(math, m[1])(*map(int, args)))
+    return f"Q_{{{zlib.crc32(' '.join([m[1], *args]).encode())}}}"
 
 
 def _thousands(text: str) -> str:
@@ -167,6 +202,8 @@ def _sign(text: str) -> str | None:
     """The unit that a sign names. A dollar sign is money if escaped, or without a partner to delimit math."""
     if r"\$" in text or text.count("$") == 1:
         return "dollar"
+    if m := re.search("[€£¥₹]", text):
+        return m[0]
     return "percent" if _PERCENT.search(text) else "degree" if _DEGREE.search(text) else None
 
 
@@ -218,11 +255,12 @@ def _bare_name(text: str, other: str) -> str:
 
 def _name(text: str) -> tuple[str | None, str]:
     """`x = 3` as ("x", "3"), `2+3 = 5` as ("", "5"); (None, text) for an equation or no equation."""
-    parts = [part.strip() for part in re.split(r"(?<![<>!])=|\\in(?![a-z])", text)]
+    parts = [part.strip() for part in re.split(rf"{_EQUALS.pattern}|\\in(?![a-z])", text)]
+    if len(parts) == 2 and re.fullmatch(r"[a-zA-Z]", parts[1]) and not _LETTERS.search(parts[0]):
+        parts.reverse()  # 7 = y
     if len(parts) > 1 and _NAME.fullmatch(parts[0]) and not _NOT_NAMES.search(parts[0]):
         return parts[0], parts[-1]
-    variables = re.search("[a-zA-Z]", re.sub(r"\\[a-z]+", "", parts[0]))
-    if len(parts) > 1 and not variables and _same_value(parts[0], parts[-1]):
+    if len(parts) > 1 and not _LETTERS.search(parts[0]) and _same_value(parts[0], parts[-1]):
         return "", parts[-1]
     return None, text
 
@@ -336,7 +374,7 @@ def _same_value(g: str, c: str) -> bool:
         return left == right
     if ":" in g and ":" in c:  # a time or a ratio
         return g.count(":") == c.count(":") and all(map(_same, g.split(":"), c.split(":")))
-    if ("=" in c) != ("=" in g):
+    if bool(_EQUALS.search(c)) != bool(_EQUALS.search(g)):
         return False
     return _verify(_exact(g), _exact(c))
 
@@ -370,7 +408,35 @@ def _verify(gold: str, candidate: str) -> bool:
     parsed = [
         parse(rf"\boxed{{{x}}}", config, fallback_mode="no_fallback", parsing_timeout=None) for x in (gold, candidate)
     ]
-    return verify(*parsed, numeric_precision=DIGITS, timeout_seconds=None, allow_set_relation_comp=True)
+    if not all(parsed):
+        return False
+    left, right = ([_worked_out(value) for value in values] for values in parsed)
+    alike = verify(left, right, numeric_precision=DIGITS, timeout_seconds=None, allow_set_relation_comp=True)
+    return alike and not _tiny_and_different(left[0], right[0])
+
+
+def _worked_out(value):
+    """Finite sums and products as values, `i` as the imaginary unit, derivatives of letters as names."""
+    import sympy
+
+    if not isinstance(value, sympy.Expr):
+        return value
+    if value.has(sympy.Derivative):  # of one letter by another it would be 0
+        value = value.replace(sympy.Derivative, lambda *args: sympy.Symbol(f"D{args}"))
+    if isinstance(value, (sympy.Sum, sympy.Product)):
+        bounds = [bound for limit in value.limits for bound in limit[1:]]
+        if all(not bound.is_Integer or abs(bound) <= 1000 for bound in bounds):
+            value = value.doit()
+            value = value.xreplace({name: sympy.Symbol(name.name, real=True) for name in value.free_symbols})
+    return value.subs({name: sympy.I for name in value.free_symbols if name.name == "i"})
+
+
+def _tiny_and_different(left, right) -> bool:
+    """Whether two numbers near zero differ: at any fixed number of digits 1/900! and 2/900! are both 0."""
+    if not all(getattr(value, "is_number", False) for value in (left, right)):
+        return False
+    small = 0 < abs(left.evalf(15)) < 1e-100
+    return bool(small and abs((left / right).evalf(30) - 1) > 1e-20)
 
 
 # ------------------------------------------------------------------ process

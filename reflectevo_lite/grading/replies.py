@@ -1,99 +1,189 @@
-r"""Finds the final answer in a model's reply: free text, mathematics, a program (`choice.py` reads letters).
+r"""Where in a model's reply does it say its answer? What all readers share, and the readers of text and exact answers.
 
-Answers are looked for where the prompts ask for them (`Answer: ...`), and in the forms that models fall into anyway
-(`\boxed{}`, the paper's `Finish[...]`, "the answer is ...").
+A reply is cut down to the model's own words, then searched for *statements*: places that announce an answer, by a cue
+("Answer: …", "the answer is …", 答案), a box (`\boxed{}`), a tag (`<answer>`) or a call (the paper's `Finish[…]`).
+The last statement that says something counts. `choice.py` and `math_reply.py` read what is said in their own way.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
+
+from . import cues
 
 MAX_CHARS = 50_000  # of a completion are read; the answer is at its end
+NO_CUE, TWO, EMPTY, CUT = "no cue", "two answers", "empty", "cut off"
 
-_ANSWERED = re.compile(r"(?i)answer\b|finish\s*\[|\\boxed|答案")
-_NEXT_TURN = re.compile(r"^[ \t]*(?:\*\*|#+ )?(?:Question|Problem|Human|User|Q) ?\d{0,4} ?[:.]|<\|\w+\|>", re.I | re.M)
-_MARKED = (  # where prompts ask for the answer: `<answer>...</answer>`, `Answer: ...`, `Finish[...]`
-    re.compile(r"(?is)<answer>(.{0,2000}?)</answer>"),
-    re.compile(r"(?i)\banswers?\s*[:：][\s*_]{0,20}?([^\n]+)"),
-    re.compile(r"(?i)\bfinish\s*\[([^\n]{0,2000})\]"),
-)
-_GSM8K = re.compile(r"####\s*([^\n]+)")
-_ANSWER_IS = re.compile(r"(?i)\banswer(?:\s+\w+){0,5}?\s+is:?[ \t]*([^\n]+)")
-_FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.S)
-_FORMULA = re.compile(r"(?<!\\)\$\$?([^$\n]{1,500})\$|\\[(\[](.{1,500}?)\\[)\]]", re.S)
-_VALUE = re.compile(
-    r"[-+]?\\[dt]?frac\s*\{[^{}]{1,50}\}\s*\{[^{}]{1,50}\}"
-    r"|[-+]?\\?\$?\d(?:[\d,]*\d)?(?:\.\d+)?(?:/\d+)?%?|[-+]?\.\d+"
+
+class Reading(NamedTuple):
+    """The answer as it was read and the rule that read it; or None and why nothing was read."""
+
+    answer: str | None
+    rule: str
+
+
+class Statement(NamedTuple):
+    """A place that announces an answer: what kind, where it starts and where its answer starts, and what it says."""
+
+    rule: str
+    start: int
+    end: int
+    said: str
+
+
+# ------------------------------------------------------------------ the model's own words
+_THOUGHT = re.compile(r"(?i)</(?:think|thinking|thought|thoughts|reasoning)>|<\|channel\|>final<\|message\|>|◁/think▷")
+_OPENED = re.compile(r"(?i)^\s*<(?:think|thinking)>")
+_END_TOKEN = re.compile(r"</?s>|<\|\w+\|>|<｜[^｜\n]{1,40}｜>|<(?:bos|eos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
+_ANSWERED = re.compile(r"(?i)\b(?:answer|ans)\b|finish\s*[\[(]|\\boxed|答案|####")
+_NEXT_TURN = re.compile(
+    r"^[ \t]*(?:\*\*|#+ )?(?:Question|Problem|Human|User|Q|Input|Instruction|Exercise|Passage)"
+    r"(?: ?\d{0,4} ?[:.]|(?: \d{1,4})?[ \t]*$)",
+    re.I | re.M,
 )
 
 
 def own_reply(text: str) -> str:
-    """The model's own reply: without its hidden thoughts, and cut where it begins to ask itself the next question."""
+    """The model's own reply: without hidden thoughts and end tokens, and cut where it asks itself the next question."""
     text = text[-MAX_CHARS:] if isinstance(text, str) else ""
-    text = text.rpartition("</think>")[2].replace("\0", "").replace("\r", "")
+    text = text.replace("\0", "").replace("\r", "").replace("\ufeff", "")
+    if "<" in text or "INST]" in text or "◁" in text:
+        text = _THOUGHT.split(text)[-1]
+        if _OPENED.match(text):  # thoughts without an end are no answer
+            return ""
+        text = next((part for part in _END_TOKEN.split(text) if part.strip()), "")
+    text = text.strip()
+    if not _NEXT_TURN.search(text):
+        return text
     answered = _ANSWERED.search(text)
-    following = answered and _NEXT_TURN.search(text, answered.end())
+    head, _, rest = text.partition("\n")
+    if rest and len(head) <= 60 and not head.rstrip().endswith(":") and not _NEXT_TURN.match(head):
+        following = _NEXT_TURN.search(text, len(head))  # a base model answers in one line and goes on
+    else:
+        following = answered and _NEXT_TURN.search(text, answered.end())
     return text[: following.start() if following else None].strip()
 
 
-def extract_text(text: str) -> str | None:
-    """The answer in a free-text reply: the marked one, else "the answer is ...", else the last line."""
-    text = own_reply(text)
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return _last(text, *_MARKED, _ANSWER_IS) or (lines[-1].strip('*`_"“”') if lines else None)
+# ------------------------------------------------------------------ statements
+_CALL = re.compile(r"(?i)\bfinish\s*[\[(]([^\n]{0,2000}?)(?:[\])](?!\s*[\])}>])|$)", re.M)
+_TAG = re.compile(r"(?is)<(?:final_?)?answer>(.{0,2000}?)(?:</(?:final_?)?answer>|\Z)")
+_GSM8K = re.compile(r"####[ \t]*([-+$€£\\(]*\d[^\s]*|\(?[A-Z]\)?)[ \t.]*$", re.M)
+_BOX = re.compile(r"\\f?boxed\s*\{")
+_DISPLAY = re.compile(r"[\s*_]*(?:\\\[|\$\$)(.{1,2000}?)(?:\\\]|\$\$)", re.S)
+_LINE = re.compile(r"(?:\s|`{3,}[^\n`]*\n|(?:\*\*|__)(?=\s))*([^\n]{0,2000})")
 
 
-def extract_math(text: str) -> str | None:
-    r"""The answer in a reply to a math question, as LaTeX or plain text.
-
-    The last `\boxed{...}` that closes, else the marked answer (also after `####`, as GSM8K writes), else "the answer
-    is ...", else the last formula or number.
-    """
-    text = own_reply(text)
-    line = _last(text, *_MARKED, _GSM8K)
-    if line is None and (line := _last(text, _ANSWER_IS)):
-        line = re.split(r"\.(?=\s|$)|,?\s(?:since|because)\b", line)[0].strip(" :*")
-    return _boxed(text) or (_value(line) if line else None) or _value(text, whole=False)
-
-
-def extract_code(text: str) -> str | None:
-    """The program in a reply: the longest fenced Python block (the last of equals), else the whole text.
-
-    Longest, because models append short usage examples. An unclosed fence, as a cut completion leaves it, counts.
-    """
-    text = text[-20 * MAX_CHARS :].rpartition("</think>")[2].replace("\r\n", "\n").replace("\0", "")
-    blocks = [(m[2], m[1].lower()) for m in _FENCE.finditer(text)]
-    python = [code for code, language in blocks if language in ("python", "python3", "py")]
-    code = max(reversed(python or [code for code, _ in blocks] or [text]), key=len)
-    return code.strip("\n") if code.strip() else None
+def statements(text: str, announced: re.Pattern = cues.ANSWERS) -> list[Statement]:
+    """Every announcement of an answer, in order; of the same place the innermost comes last."""
+    head, cue, said = text.rpartition("\nAnswer: ")
+    if cue and "\n" not in said and not any(map((head + said).lower().__contains__, cues.HINTS)):
+        return [Statement("cue", len(head) + 1, len(text) - len(said), said.strip())]  # as prompts ask: soon found
+    found, lower = [], text.lower()
+    for m in announced.finditer(text):
+        said = _DISPLAY.match(text, m.end()) or _LINE.match(text, m.end())
+        found.append(Statement("cue", m.start(), m.end(), said[1].strip()))
+    for rule, hint, pattern in (("call", "finish", _CALL), ("tag", "answer>", _TAG), ("cue", "####", _GSM8K)):
+        if hint in lower:
+            found += [Statement(rule, m.start(), m.start(1), m[1].strip()) for m in pattern.finditer(text)]
+    for m in list(_BOX.finditer(text))[-20:] if "boxed" in lower else ():
+        if (inside := _balanced(text, m.end())) is not None:
+            found.append(Statement("box", m.start(), m.end() + len(inside) + 1, inside.strip()))
+    return sorted(found, key=lambda s: s.start)[-50:]
 
 
-def _last(text: str, *patterns: re.Pattern) -> str | None:
-    """The first group of the last match, of the first pattern that has one, without markdown and quotes around it."""
-    for pattern in patterns:
-        found = [m[1] for m in pattern.finditer(text)]
-        if found and (answer := found[-1].strip().strip('*`_"“”').strip()):
-            return answer
+def _balanced(text: str, start: int) -> str | None:
+    """From `start` to the brace that closes; None if it never does, as in a completion that was cut."""
+    depth = 1
+    for m in re.finditer(r"\\[{}]|[{}]", text[start : start + 4000]):
+        depth += {"{": 1, "}": -1}.get(m[0], 0)
+        if depth == 0:
+            return text[start : start + m.start()]
     return None
 
 
-def _boxed(text: str) -> str | None:
-    r"""What the last `\boxed{...}` holds, braces balanced; a box that never closes (a cut completion) holds none."""
-    for start in reversed([m.end() for m in re.finditer(r"\\f?boxed\s*\{", text)][-20:]):
-        depth = 1
-        for m in re.finditer(r"\\[{}]|[{}]", text[start : start + 4000]):
-            depth += {"{": 1, "}": -1}.get(m[0], 0)
-            if depth == 0:
-                return text[start : start + m.start()].strip()
-    return None
+def last_said(text: str, found: list[Statement], read: Callable[[Statement], str | None]) -> Reading:
+    """The last statement that `read` makes something of; two that follow each other and differ are no answer."""
+    readable = ((s, said) for s in reversed(found) if (said := read(s)) is not None)
+    for last, answer in readable:
+        before = next(((s, other) for s, other in readable if s.rule == last.rule != "box"), None)
+        if before and before[1] != answer and "final" not in text[last.start : last.end].lower():
+            between = text[before[0].end : last.start].replace(before[1], "", 1)
+            if len(between.split()) < 8 and not cues.TURN.search(between):
+                return Reading(None, TWO)
+        return Reading(answer, last.rule)
+    return Reading(None, NO_CUE if text else EMPTY)
 
 
-def _value(text: str, whole: bool = True) -> str | None:
-    """`text` itself if it is an answer; the last formula or number in it if it is a sentence."""
-    words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+", "", text))
-    if whole and (len(words) < 3 or not re.search(r"\d|\$|\\\(", text) or re.match(r"[\W_]*\d", text)):
-        return text
-    formulas, values = list(_FORMULA.finditer(text)), list(_VALUE.finditer(text))
-    if formulas and not (values and values[-1].start() > formulas[-1].end()):
-        return (formulas[-1][1] or formulas[-1][2]).strip()
-    return values[-1][0] if values else (text if whole else None)
+# ------------------------------------------------------------------ text and exact answers
+_SENTENCE_END = re.compile(
+    r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])"
+)
+_REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
+_FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
+_SIMPLE = re.compile(r"[a-z\d]+(?: [a-z\d]+){0,20}")
+_QUOTES = str.maketrans("‘’‚“”„（）．", "'''\"\"\"().")
+_WRAPPED = [pair.split() for pair in ("** **", "__ __", "* *", "` `", '" "', "' '", "“ ”", "$ $", r"\( \)")]
+
+
+def plain_form(text: str) -> str:
+    """One Unicode form and straight quotes."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_QUOTES)
+
+
+def bare(said: str) -> str | None:
+    """What is said without what does not belong to the answer: explanation, full stop, emphasis, quotes."""
+    if _SIMPLE.fullmatch(said):
+        return " ".join(said.split())
+    said = _FONT.sub(r"\1", said[:2000])
+    for end in (_REASON.search(said, 1), _SENTENCE_END.search(said)):
+        said = said[: end.start()] if end else said
+    return " ".join(unwrap(said).split()) or None
+
+
+def unwrap(said: str) -> str:
+    """Without the full stop, emphasis, quotes and delimiters around it."""
+    before = None
+    while said != before:
+        before, said = said, said.strip()
+        said = said if said.endswith("..") else said.removesuffix(".").removesuffix("。").rstrip()
+        for left, right in _WRAPPED:
+            if len(said) > len(left + right) and said.startswith(left) and said.endswith(right):
+                said = said[len(left) : -len(right)].strip()
+        if said.count("**") + said.count("__") == 1:  # its partner stands before the cue
+            said = re.sub(r"^(?:\*\*|__)\s*|\s*(?:\*\*|__)$", "", said)
+    return said
+
+
+def read_text(text: str) -> Reading:
+    """A free-text reply: what is announced last, else the last line."""
+    text = own_reply(text)
+    reading = last_said(text, statements(text), lambda s: bare(s.said))
+    if reading.answer is None and reading.rule == NO_CUE and (line := bare(text.rpartition("\n")[2])):
+        return Reading(line, "last line")
+    return reading
+
+
+def read_exact(text: str, gold: str) -> Reading:
+    """An answer that must match: what is announced last, else a last line that alone has the form of the answer."""
+    text = own_reply(text)
+    reading = last_said(text, statements(text, cues.RESULTS), lambda s: bare(s.said))
+    line = bare(text.rpartition("\n")[2]) if reading.rule == NO_CUE else None
+    alike = line and _form(line) == _form(gold) and len(line.split()) <= len(gold.split())
+    return Reading(line, "last line") if alike else reading
+
+
+def _form(text: str) -> str:
+    """Numbers as 9, words as a, the rest as it is: `3 and 4` as `9 a 9`."""
+    text = re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", "a", re.sub(r"-?\d+(?:[.,]\d+)*", "9", plain_form(text)))
+    return re.sub(r"[\[\](){}<>\s]+", "(", re.sub(r"\ba(?: a)+\b", "a", text)).strip("(") or "()"
+
+
+def same_exact(gold: str, answer: str) -> bool:
+    """Equal but for case, spaces, a full stop, and brackets around a word; spaces between brackets are free."""
+    gold, answer = (" ".join(plain_form(text).split()).casefold().rstrip(".!") for text in (gold, answer))
+    if re.match(r"\w", gold) and (m := re.fullmatch(r"\((.*)\)|\[(.*)\]", answer)):
+        answer = m[1] or m[2]
+    return gold == answer or (not re.search(r"\w", gold) and gold.replace(" ", "") == answer.replace(" ", ""))

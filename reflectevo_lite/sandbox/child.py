@@ -37,6 +37,19 @@ class Opaque:
     """Stands for a value that cannot travel: true, not None, and equal to nothing but itself."""
 
 
+class Items(Opaque):
+    """Stands for a range, a deque or a view: its items for tests that say `list(…)`, and equal to no list."""
+
+    def __init__(self, items):
+        self.items = list(items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+    def __len__(self):
+        return len(self.items)
+
+
 def decode(wire):
     """The value of parsed JSON as `encode` writes it; some ordinary exception if it is none."""
     if isinstance(wire, list):
@@ -58,6 +71,8 @@ DECODERS = {
     "frozenset": lambda body: frozenset(decode(x) for x in body),
     "dict": lambda body: {decode(k): decode(v) for k, v in body},
     "object": lambda body: Opaque(),
+    "iterator": lambda body: iter([decode(x) for x in body]),
+    "items": lambda body: Items(decode(x) for x in body),
 }
 
 
@@ -67,12 +82,25 @@ def encode(value):
     if kind in SCALARS:
         return SCALARS[kind](value)
     if kind is None:
-        return _tag("object", quote(type(value).__name__))
+        return _encode_iterable(value)
     if kind is dict:
         pairs = [f"[{encode(k)},{encode(v)}]" for k, v in dict.items(value)]
         return _tag("dict", "[" + ",".join(pairs) + "]")
     items = "[" + ",".join([encode(x) for x in kind.__iter__(value)]) + "]"
     return items if kind is list else _tag("set" if kind is KEYS else kind.__name__, items)
+
+
+def _encode_iterable(value):
+    """An iterator, range, deque or view by its items, for tests that say `list(…)`; else the name of the type."""
+    views = f"{type(value).__module__}.{type(value).__name__}" in ITERABLES
+    if views or hasattr(type(value), "__next__"):
+        try:
+            items = [x for x, _ in zip(value, range(MAX_ITEMS + 1), strict=False)]
+            if len(items) <= MAX_ITEMS:
+                return _tag("items" if views else "iterator", "[" + ",".join([encode(x) for x in items]) + "]")
+        except Exception:  # one that fails is an object like others
+            pass
+    return _tag("object", quote(type(value).__name__))
 
 
 def _kind(value):
@@ -105,6 +133,8 @@ def _bytes(x):
     return _tag("bytes", quote(x.decode("latin-1")))
 
 
+ITERABLES = {"builtins.range", "collections.deque", "builtins.dict_values", "builtins.dict_items"}
+MAX_ITEMS = 10_000  # of an iterator; one without end is an object like others
 KEYS = type({}.keys())  # compares as a set
 BUILT_IN = {
     type(None): lambda x: "null",

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from reflectevo_lite.grading import Grade, grade, grade_many, graders, text_scores
-from reflectevo_lite.grading.replies import extract_code
+from reflectevo_lite.grading.program import read_code
 
 
 def problem(grader, answer, **more):
@@ -52,15 +52,17 @@ def test_text_answers_are_found_where_models_write_them(reply):
     [
         ("2+3=5\nAnswer: 5", True, "5"),
         ("Answer:  5 \nmore", True, "5"),
-        ("Answer: 4\nAnswer: 5", True, "5"),
+        ("Answer: 4\nAnswer: 5", False, None),
+        ("Answer: 4\nNo, wait.\nAnswer: 5", True, "5"),
         ("Answer: five", False, "five"),
-        ("Answer: 5.", False, "5."),
-        ("The answer is 5", False, None),
-        ("5", False, None),
-        ("Answer:\n5", False, None),
+        ("Answer: 5.", True, "5"),
+        ("The answer is 5", True, "5"),
+        ("5", True, "5"),
+        ("Step 2: 5", False, None),
+        ("Answer:\n5", True, "5"),
     ],
 )
-def test_exact_forgives_nothing_but_case_and_spaces(reply, correct, answer):
+def test_exact_answers_are_found_where_models_write_them(reply, correct, answer):
     assert grade(problem("exact", "5"), reply) == Grade(correct, answer)
 
 
@@ -81,7 +83,7 @@ def test_exact_ignores_case_and_spacing():
     ],
 )
 def test_extract_code_takes_the_program(reply, code):
-    assert extract_code(reply) == code
+    assert read_code(reply).answer == code
 
 
 def test_code_is_graded_by_the_sandbox(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from reflectevo_lite.grading import same_math
-from reflectevo_lite.grading.replies import extract_math
+from reflectevo_lite.grading.math_reply import read_math
 
 SAME = {
     "fractions": [
@@ -179,4 +179,4 @@ def test_same_math_rejects(kind):
     ],
 )
 def test_extract_math_finds_the_final_answer(reply, answer):
-    assert extract_math(reply) == answer
+    assert read_math(reply).answer == answer

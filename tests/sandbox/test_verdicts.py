@@ -267,3 +267,29 @@ def test_hostile_exceptions_are_told_in_printable_words(text):
     code = f"class E(Exception):\n    def __str__(s): {text}\ndef f(x): raise E"
     verdict = run_tests(code, ["assert f(0) == 1"], timeout_s=LIMIT_S)
     assert not verdict and verdict.reason.isprintable() and 0 < len(verdict.reason) <= parent.MAX_REASON
+
+
+ITERABLES = """
+from collections import deque
+from itertools import count
+def gen(n):
+    for i in range(n): yield i
+def broken(): yield 1; raise ValueError
+def make(kind):
+    d = {"a": 1}
+    return {"gen": gen(3), "map": map(abs, [0, -1, 2]), "range": range(3), "deque": deque([0, 1, 2]),
+            "values": {"a": 0, "b": 1, "c": 2}.values(), "items": d.items(), "endless": count(), "broken": broken()}[kind]
+"""
+
+
+@pytest.mark.parametrize("kind", ["gen", "map", "range", "deque", "values"])
+def test_iterators_compare_where_the_test_unwraps_them(kind):
+    for wrapped in ("list({}) == [0, 1, 2]", "set({}) == {{0, 1, 2}}", "sorted({}) == [0, 1, 2]", "sum({}) == 3"):
+        assert run_tests(ITERABLES, [f"assert {wrapped.format(f'make({kind!r})')}"]).passed, wrapped
+    for silent in ("{} == [0, 1, 2]", "[0, 1, 2] == {}", "{} == (0, 1, 2)", "list({}) == [0, 1]"):
+        assert not run_tests(ITERABLES, [f"assert {silent.format(f'make({kind!r})')}"]).passed, silent
+
+
+def test_iterators_without_end_or_that_fail_are_objects():
+    for kind in ("endless", "broken"):
+        assert not run_tests(ITERABLES, [f"assert list(make({kind!r})) == [1]"]).passed
