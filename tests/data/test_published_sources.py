@@ -17,9 +17,8 @@ import families
 import pytest
 from conftest import ROOT
 
-from reflectevo_lite import data, store
+from reflectevo_lite import data, evaluate, store
 from reflectevo_lite.data import own
-from reflectevo_lite.read import tables as analysis
 from reflectevo_lite.run import cli, pipeline
 
 CASES = ROOT.parent / "shared" / "cases" / "rows"
@@ -46,8 +45,8 @@ def copies(tmp_path_factory) -> Path:
 def run_here(params: dict) -> store.Run:
     """Execute the code cells of all six notebooks in this process: no kernel to start for each."""
     plan = pipeline.make_plan(params, ROOT / "notebooks")
-    for stage, path in plan.notebooks.items():
-        scope: dict = {}
+    for stage in store.STAGES:
+        path, scope = plan.notebooks[stage], {}
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "code":
                 exec(compile("".join(cell["source"]), f"{stage}, {cell['id']}", "exec"), scope)
@@ -74,7 +73,7 @@ def test_every_answer_kind_goes_through_all_stages(by_chance):
         row["setting"] for row in json.loads(by_chance.path("metrics.json").read_text(encoding="utf-8"))["rows"]
     }
     assert {"prompted", "reflector_only", "two_stage", "one_stage", "unfiltered", "dpo_pm", "round_2"} <= settings
-    assert "round 2" not in analysis.left_out(by_chance) and by_chance.path("report.html").exists()
+    assert "round 2" not in evaluate.left_out(by_chance) and by_chance.path("report.html").exists()
 
 
 def test_code_that_a_model_wrote_was_run_in_the_sandbox(by_chance):
@@ -93,7 +92,7 @@ def test_a_model_that_is_never_right_leaves_out_what_it_cannot_train_and_goes_on
     said = capsys.readouterr().out
     for name in ("reflector", "corrector", "one_stage", "unfiltered", "dpo_pm", "dpo_pref", "round_2"):
         assert said.count(f"{name}: nothing to train on, this setting is left out") == 1
-    trained = {"qa", "grpo"}  # they need no reflection that helped
+    trained = {"qa"}  # it needs no reflection that helped
     assert {path.name for path in run.path("adapters").iterdir()} == trained
     rows = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))["rows"]
     assert {row["setting"] for row in rows} == {"prompted", "one_stage_prompted", *trained}
@@ -101,7 +100,7 @@ def test_a_model_that_is_never_right_leaves_out_what_it_cannot_train_and_goes_on
     assert {"accuracy.png", "rounds.png", "turns.png", "flips.png"} <= {p.name for p in run.path("figures").iterdir()}
     missing = ["one-stage SFT (D+)", "two-stage SFT (D+)", "reflector SFT (D+)", "reflector SFT (unfiltered)"]
     missing += ["DPO (D±)", "reflector SFT, then DPO (D±)", "DPO (D^pref)", "round 2"]
-    assert analysis.left_out(run) == missing
+    assert evaluate.left_out(run) == missing
     assert f"Nothing to train on, so left out: {', '.join(missing)}." in run.path("report.html").read_text(
         encoding="utf-8"
     )
@@ -195,7 +194,7 @@ def test_real_rows_of_five_sets_go_through_reflectevo_run(tmp_path, capsys):
     assert cli.main(["run", str(tmp_path / "real.yaml"), "--notebooks", str(ROOT / "notebooks")]) == 0
     assert "prompted reflection" in capsys.readouterr().out
     run = store.Run(tmp_path / "run")
-    assert all(pipeline.finished(run.directory, stage) for stage in pipeline.STAGES)
+    assert all(store.stage_finished(run.directory, stage) for stage in store.STAGES)
     tasks = {row["task"]: row["grader"] for row in run.read("data", "test.jsonl")}
     assert set(tasks) == set(sources) and set(tasks.values()) == {"choice", "math", "text", "code"}
     assert {row["task"] for row in run.read("evals", "prompted.oracle.jsonl")} == set(sources)
