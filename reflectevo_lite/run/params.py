@@ -40,7 +40,7 @@ class Parameter(NamedTuple):
         if self.choices:
             return " or ".join(self.choices)
         limits = {"from": self.low, "above": self.above, "to": self.high}
-        ends = [f"{word} {end:g}" for word, end in limits.items() if end is not None]
+        ends = [f"{word} {end:,.10g}" for word, end in limits.items() if end is not None]
         what = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
         what |= {"names": "a list of names", "price": "dollars, or [dollars in, dollars out]"}
         return " ".join([what[self.kind], *ends]) + (", or null" if self.empty else "")

@@ -32,6 +32,10 @@ class Assumed:
     answer: int = 240
     reflection: int = 270
 
+    def asked(self, split: str, n: int) -> int:
+        """Questions of a split, of `n` that were asked for."""
+        return n
+
     def going(self, evaluation: Any, n: int, turn: int, folder: str = "evals") -> float:
         """Questions of an evaluation that go on to a turn."""
         return n if evaluation.mode == "intrinsic" else n * self.wrong * (1 - self.corrected) ** (turn - 2)
@@ -54,6 +58,9 @@ class Measured(Assumed):
     def __init__(self, run: store.Run) -> None:
         super().__init__()
         self.run = run
+
+    def asked(self, split: str, n: int) -> int:
+        return len(self.run.rows("data", f"{split}.jsonl"))
 
     def going(self, evaluation: Any, n: int, turn: int, folder: str = "evals") -> float:
         rows = self.run.read(folder, evaluation.file)
@@ -83,8 +90,8 @@ class Part(NamedTuple):
 def count(values: Values, stages: Sequence[str], facts: Assumed | None = None) -> list[Part]:
     """The parts of the stages' work, from a run's parameters (`Plan.values`)."""
     p, facts = SimpleNamespace(**values), facts or Assumed()
-    p.pool = p.n_train * len(p.sources)
-    p.n_rollout, p.test = min(p.n_rollout, p.pool), p.n_test * len(p.test_sources or p.sources)
+    p.pool = facts.asked("train", p.n_train * len(p.sources))
+    p.n_rollout, p.test = min(p.n_rollout, p.pool), facts.asked("test", p.n_test * len(p.test_sources or p.sources))
     p.answer, p.reflection = min(facts.answer, p.max_new_tokens), min(facts.reflection, p.max_new_tokens)
     p.length = facts.prompt + p.answer + p.reflection  # of a training row: question, attempt, reflection
     return [part for stage in stages for part in _parts(stage, p, facts) if part.prompts or part.rows]

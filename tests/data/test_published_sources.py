@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import copies as invented
 import families
 import pytest
 from conftest import ROOT
+from planned import assert_planned
 
 from reflectevo_lite import data, evaluate, store
 from reflectevo_lite.data import own
 from reflectevo_lite.run import cli, pipeline
+from reflectevo_lite.run.params import defaults as params_defaults
 
 CASES = ROOT.parent / "shared" / "cases" / "rows"
 TINY = {"n_train": 6, "n_test": 4, "n_rollout": 30, "k": 2, "rounds": 2, "turns": 2, "max_new_tokens": 12}
@@ -76,6 +79,11 @@ def test_every_answer_kind_goes_through_all_stages(by_chance):
     assert "round 2" not in evaluate.left_out(by_chance) and by_chance.path("report.html").exists()
 
 
+def test_the_plan_counts_what_a_run_of_five_sources_did(by_chance):
+    values = {name: value for own in by_chance.params().values() for name, value in own.items()}
+    assert_planned(SimpleNamespace(values=params_defaults() | values), by_chance)
+
+
 def test_code_that_a_model_wrote_was_run_in_the_sandbox(by_chance):
     turns = [
         (row["problem"], a)
@@ -99,7 +107,7 @@ def test_a_model_that_is_never_right_leaves_out_what_it_cannot_train_and_goes_on
     assert not any(r["acc_t2"] for r in rows)
     assert {"accuracy.png", "rounds.png", "turns.png", "flips.png"} <= {p.name for p in run.path("figures").iterdir()}
     missing = ["one-stage SFT (D+)", "two-stage SFT (D+)", "reflector SFT (D+)", "reflector SFT (unfiltered)"]
-    missing += ["DPO (D±)", "reflector SFT, then DPO (D±)", "DPO (D^pref)", "round 2"]
+    missing += ["DPO (D±)", "DPO (D^pref)", "reflector SFT, then DPO (D±)", "round 2"]
     assert evaluate.left_out(run) == missing
     assert f"Nothing to train on, so left out: {', '.join(missing)}." in run.path("report.html").read_text(
         encoding="utf-8"

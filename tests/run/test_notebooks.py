@@ -9,11 +9,12 @@ import pytest
 import recompute
 import yaml
 from conftest import ROOT
+from planned import assert_planned
 
 from reflectevo_lite import curate, embedded, evaluate, store
 from reflectevo_lite.data import SOURCES
 from reflectevo_lite.run import params as table
-from reflectevo_lite.run import pipeline, plan
+from reflectevo_lite.run import pipeline
 
 LESSONS = ROOT / "notebooks"
 NOTEBOOKS = sorted([*LESSONS.glob("*.ipynb"), *LESSONS.glob("beyond/*.ipynb")])
@@ -119,44 +120,9 @@ def test_the_whole_pipeline_runs_through_papermill(small_run):
         assert sum(row["flips"].values()) == row["n"] and row["delta_ci"][0] <= row["delta"] <= row["delta_ci"][1]
 
 
-def counted(run, stage):
-    """Prompts that a stage's files say were answered, and (rows, steps) of each of its trainings."""
-    evals = [
-        p
-        for s in evaluate.SETTINGS.values()
-        if s.notebook == stage
-        for p in run.path("evals").glob(f"{s.name}.*.jsonl")
-    ]
-    evals = [p for p in evals if "resample" not in p.name]
-    trained = [run.path("adapters", t.name) for t in evaluate.trainings(stage)]
-    rollouts = [run.path("rollouts", "train.jsonl")] if stage == "02_reflection_generation" else []
-    firsts = [run.path("evals", "turn1.jsonl")] if rollouts else []
-    if stage == "05_iteration":
-        rollouts = sorted(run.path("rounds").glob("*/rollouts.jsonl"))
-        evals = [*run.path("rounds", "validation").glob("round_*.jsonl"), *run.path("evals").glob("round_*.jsonl")]
-        firsts = [run.path("rounds", "validation", "turn1.jsonl")]
-        trained = sorted(run.path("adapters").glob("round_*"))
-    prompts = sum(len(store.read_jsonl(p)) for p in firsts)
-    prompts += sum(1 + 2 * len(r["reflections"]) for p in rollouts for r in store.read_jsonl(p))
-    prompts += sum(answered(p) for p in evals)
-    records = [json.loads((p / "training.json").read_text()) for p in trained if p.exists()]
-    return prompts, sorted((r["rows"], r["steps"]) for r in records)
-
-
-def answered(path):
-    how, joined = evaluate.Evaluation.parse(path.name), path.name.startswith(("one_stage", "qa"))
-    rows, each = store.read_jsonl(path), 1 if joined or how.control == "retry" else 2
-    return each * sum(len(r["turn_tokens"]) if "turn_tokens" in r else r["turn2"] is not None for r in rows)
-
-
 def test_the_plan_counts_what_the_run_did(small_run):
-    """Prompts, rows and steps of every stage: the declarations, with the run's own outcomes, against its files."""
     asked, _ = small_run
-    run = store.Run(asked.run_dir)
-    for stage in ("02_reflection_generation", "03_sft", "04_dpo", "05_iteration"):
-        parts = plan.count(asked.values, [stage], plan.Measured(run))
-        planned = sum(p.prompts for p in parts), sorted((p.rows, p.steps) for p in parts if p.rows)
-        assert planned == counted(run, stage), stage
+    assert_planned(asked, store.Run(asked.run_dir))
 
 
 def test_every_executed_notebook_shows_its_pictures(small_run):
