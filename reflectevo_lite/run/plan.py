@@ -63,6 +63,8 @@ class Measured(Assumed):
         return len(self.run.rows("data", f"{split}.jsonl"))
 
     def going(self, evaluation: Any, n: int, turn: int, folder: str = "evals") -> float:
+        if not self.run.path(folder, evaluation.file).exists():
+            return 0  # a setting that was left out
         rows = self.run.read(folder, evaluation.file)
         if evaluation.mode == "intrinsic":
             return len(rows)
@@ -72,7 +74,7 @@ class Measured(Assumed):
         return sum(not r["turn1"]["correct"] for r in self.run.rows(*file.split("/")))
 
     def rows(self, file: str, failed: float, k: int) -> float:
-        return len(self.run.rows(*file.split("/")))
+        return len(self.run.rows(*file.split("/"))) if self.run.path(file).exists() else 0
 
 
 class Part(NamedTuple):

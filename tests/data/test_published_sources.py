@@ -99,7 +99,7 @@ def test_a_model_that_is_never_right_leaves_out_what_it_cannot_train_and_goes_on
     run = run_here(params(tmp_path, "gemma2", INVENTED, copies, ("Hmm. ", "I wonder. ")))
     said = capsys.readouterr().out
     for name in ("reflector", "corrector", "one_stage", "unfiltered", "dpo_pm", "dpo_pref", "round_2"):
-        assert said.count(f"{name}: nothing to train on, this setting is left out") == 1
+        assert said.count(f"{name}: nothing to train on, so it is left out") == 1
     trained = {"qa"}  # it needs no reflection that helped
     assert {path.name for path in run.path("adapters").iterdir()} == trained
     rows = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))["rows"]
