@@ -7,9 +7,11 @@ from . import figures
 from .explorer import Explorer
 from .report import build_report
 from .tables import (
+    accused,
     by_instruction,
     compare_runs,
     comparisons,
+    dpo_ends,
     error_classes,
     load_metrics,
     localisation,
@@ -17,6 +19,7 @@ from .tables import (
     results,
     results_of,
     seeds,
+    styled,
     training_curves,
     transcript,
     turn_curve,
@@ -26,7 +29,7 @@ from .tables import (
 from .widgets import explore
 
 __all__ = [
-    "Explorer", "build_report", "by_instruction", "compare_runs", "comparisons", "error_classes", "explore", "figures",
-    "load_metrics", "localisation", "modes", "results", "results_of", "seeds", "training_curves", "transcript",
+    "Explorer", "accused", "build_report", "by_instruction", "compare_runs", "comparisons", "dpo_ends", "error_classes", "explore", "figures",
+    "load_metrics", "localisation", "modes", "results", "results_of", "seeds", "styled", "training_curves", "transcript",
     "turn_curve", "verdicts", "with_intervals",
 ]  # fmt: skip

@@ -206,6 +206,8 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
         sns.lineplot(frame.dropna(subset=[column]), y=column, legend=first, ax=part, **style)
         if column == "loss" and len(held := frame.dropna(subset=["validation"])):
             sns.lineplot(held, y="validation", ls="--", marker="o", legend=False, ax=part, **style)
+        if kind == "dpo" and first:
+            part.axhline(np.log(2), color=GREY, ls=":", lw=1.2, label="ln 2")
         if first:
             part.legend(fontsize=8, title=None)
         _label(part, "optimiser step", unit, title)
@@ -237,9 +239,10 @@ def accuracy(results: pd.DataFrame) -> Figure:
     _name_rows(axes, results)
     told = f"accuracy (%), n = {_n(results['n'])}, bars: 95 % interval of the gain"
     _label(axes, told, "", "From the first answer to the second")
-    for name, face in (("Acc@t1", "white"), ("Acc@t2, a sure gain", GREEN), ("Acc@t2, no sure gain", GREY)):
+    faces = {"Acc@t1": "white", "Acc@t2: a sure gain": GREEN, "no sure change": GREY, "a sure loss": RED}
+    for name, face in faces.items():
         axes.scatter([], [], facecolor=face, edgecolor="black" if face == "white" else face, s=40, label=name)
-    _legend_below(axes, 3)
+    _legend_below(axes, 4)
     return figure
 
 

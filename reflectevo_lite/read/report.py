@@ -40,7 +40,7 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
     """Write `<run_dir>/report.html` and return its path. Raises FileNotFoundError if metrics.json is missing."""
     run = store.Run(run_dir)
     metrics, params = tables.load_metrics(run), run.params()
-    said = headline(metrics)
+    said, results = headline(metrics), {mode: tables.results(metrics, mode=mode) for mode in ("oracle", "intrinsic")}
     page = render(
         "report.html",
         title=run.directory.name,
@@ -49,7 +49,9 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
         controls=[line for line in said if "·" in line],
         tiles=_tiles(metrics),
         warnings=[*warnings(run, metrics)],
-        results={mode: tables.results(metrics, mode=mode).to_dict("records") for mode in ("oracle", "intrinsic")},
+        results={mode: table.to_dict("records") for mode, table in results.items()},
+        unmoved={mode: tables.unmoved(results[mode]) for mode in results if len(results[mode])},
+        accused=tables.accused(run).to_dict("records"),
         comparisons=tables.comparisons(metrics).to_dict("records"),
         wilson=evaluate.wilson,
         figures=_figures(run),

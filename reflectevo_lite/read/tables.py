@@ -15,6 +15,8 @@ from .. import embedded, evaluate, prompts, store
 from ..evaluate import Evaluation
 
 if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
     from .explorer import Transcripts
 
 Row = dict[str, Any]
@@ -72,6 +74,23 @@ def with_intervals(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
         values = [_percent(r[name], r[f"{name}_ci"]) for r in _rows(metrics, mode).values()]
         table[column] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]" for v, low, high in values]
     return table.round({"tokens per question": 1})
+
+
+def styled(table: pd.DataFrame) -> Styler:
+    """A results table as a notebook shows it: one decimal, intervals unbroken, `unmoved` as its caption."""
+    style = table.drop(columns="key", errors="ignore").style.format(precision=1).hide().set_caption(unmoved(table))
+    return style.set_properties(**{"white-space": "nowrap"})
+
+
+def unmoved(table: pd.DataFrame) -> str:
+    """Names the controls of a results table that mend under 1 % of the wrong answers: a gain over them shows nothing."""
+    wrong = table["i→c"] + table["i→i"]
+    still = table.assign(wrong=wrong)[table["setting"].str.contains(" · ") & (table["i→c"] < 0.01 * wrong)]
+    counts = still.groupby(still["setting"].str.split(" · ").str[-1], sort=False)[["i→c", "wrong"]].sum()
+    said = "; ".join(f"{name} ({mended:,} of {n:,} wrong answers mended)" for name, mended, n in counts.itertuples())
+    return (
+        f"Controls that did not move: {said}. Any change beats them; a gain over them is no evidence." if said else ""
+    )
 
 
 def results_of(run: store.Run, *, mode: str = "oracle") -> pd.DataFrame:
@@ -143,6 +162,20 @@ def modes(metrics: Row) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def accused(run: store.Run) -> pd.DataFrame:
+    """How often a reflection that was told nothing finds fault with right and with wrong first answers.
+
+    Intrinsic mode, embedded tasks. Columns: setting, first answer, accused, right afterwards (percent of n), n.
+    """
+    rows, columns = [], ["setting", "first answer", "accused", "right afterwards"]
+    for e in (e for e in evaluate.files(run) if (e.mode, e.control) == ("intrinsic", None)):
+        for r in (r for r in run.read("evals", e.file) if r["reflection"] and r["task"] in embedded.FAMILIES):
+            first, fault = "right" if r["turn1_correct"] else "wrong", embedded.blamed(r["reflection"]) is not None
+            rows.append((evaluate.label(e.setting), first, 100.0 * fault, 100.0 * r["turn2_correct"]))
+    each = pd.DataFrame(rows, columns=columns).groupby(columns[:2], sort=False)
+    return each.mean().assign(n=each.size()).reset_index()
+
+
 def by_instruction(rollouts: Sequence[Row]) -> pd.DataFrame:
     """Sampled reflections by instruction: verify, locate, plan, n, and the share whose second turn was correct."""
     outcomes: dict[str, list[bool]] = {}
@@ -212,6 +245,16 @@ def training_curves(run: store.Run) -> pd.DataFrame:
             rows.append((path.parent.name, record["kind"], h["step"], *logged))
     columns = ("adapter", "kind", "step", "loss", "margin", "accuracy", "reward", "validation")
     return pd.DataFrame(rows, columns=columns)
+
+
+def dpo_ends(curves: pd.DataFrame) -> list[str]:
+    """A sentence on each DPO of `training_curves`: where its loss ended, against ln 2, at which all begin."""
+    said, start = [], np.log(2)
+    for name, loss in curves[curves["kind"] == "dpo"].groupby("adapter", sort=False)["loss"]:
+        last, late = loss.iloc[-1], loss.iloc[-max(1, len(loss) // 4) :]
+        above = f"**above** ln 2 = {start:.3f}, where it began" if last > start else f"below ln 2 = {start:.3f}"
+        said.append(f"`{name}` ends at {last:.3f}, {above}; its last {len(late)} reports average {late.mean():.3f}.")
+    return said
 
 
 def turn_curve(evals: Evals) -> pd.DataFrame:

@@ -1,0 +1,75 @@
+"""What the prose says of the reference run, as templates: (file, sentence with `{expression}` where a number stands).
+
+`tests/test_prose.py` fills each in from metrics.json and the rows, and looks for the result in the file. A new number in
+README, a notebook or a solution needs a sentence here, or a reason in EXCEPTIONS. The names that expressions may use are
+methods of `test_prose.Run`; stems are those of the files in `evals/`, oracle mode if none is said.
+"""
+
+README, N, S = "README.md", "notebooks/", "notebooks/solutions/"
+CLAIMS = [
+    (README, "{n()} held-out questions, 95 % intervals"),
+    (README, "right at once in {first('prompted')} %; prompted to reflect it reaches {acc('prompted')} %"),
+    (README, "by a plain retry {acc('prompted.oracle.retry')} %, by fresh answers for the same tokens {acc('prompted.oracle.resample')} %"),
+    (README, "by reflections on other problems {acc('prompted.oracle.shuffled')} %"),
+    (README, "it reaches {acc('reflector_only')} % ({gain('reflector_only', 'prompted')} points over prompted reflection, interval {interval('reflector_only', 'prompted')}), and {acc('round_3')} % after two more rounds; trained on as many unfiltered ones, {acc('unfiltered')} %"),
+    (README, "the gain is {over_seeds('reflector_only', 'prompted')} points (95 %, t)"),
+    (README, "told nothing, accuses {accused('reflector_only')} % of the right first answers of a mistake, the prompted one {accused('prompted')} %"),
+    (README, "That {broken('reflector_only')} % of them are broken"),
+    (README, "*plain retry* mends {mended('prompted.oracle.retry')} of {wrong()} wrong answers, the fresh answers of *resample* {mended('prompted.oracle.resample')}."),
+    (README, "({gain('dpo_pref', 'prompted')} points): of two reflections on one attempt the one with the larger gain helped in {shown('gain', r'all 2778 .* ([.0-9]+) [.0-9]+ [.0-9]+ arithmetic', 100, 0)} %"),
+    (README, "(AUC {shown('gain', r'all 2778 [.0-9]+ ([.0-9]+)', 1, 2)})"),
+    (README, "(`gain_top` {acc('gain_top')} %, `gain_random` {acc('gain_random')} %)"),
+    (README, "decides {shown('04_dpo', r'judge self: (\\d+ of \\d+) pairs')} pairs"),
+    (README, "round 2 {gain('round_2', 'reflector_only')} points, which {n()} questions cannot tell from none, round 3 {gain('round_3', 'round_2')}, which alone would count (p = {p('round_3', 'round_2')}) and after Holm's correction does not"),
+    (README, "*DPO (D±)* ends at {shown('04_dpo', r'dpo_pm .*? last ([.0-9]+)')}, above the ln 2 at which it began (on its last batch, of {last_batch('dpo_pm')} pairs), and still reaches {acc('dpo_pm')} %"),
+    (README, "({gain('two_stage', 'reflector_only')} points over the untouched Generator)"),
+    (N + "02_reflection_generation.ipynb", "In the reference run {true_place(True)} % of those that help do, and {true_place(False)} % of the others"),
+    (N + "02_reflection_generation.ipynb", "{aimed(True)} % of the reflections whose instruction names the class of the first mistake lead to a right answer, and {aimed(False)} % of the others"),
+    (N + "02_reflection_generation.ipynb", "{verify('2')} % after reading over the solution as a whole, {verify('1')} % after going through it step by step"),
+    (N + "02_reflection_generation.ipynb", "it mends {mended('prompted.oracle.retry')} of {wrong()} wrong answers, so to beat it is no evidence. Another problem's reflection can, and mends {mended('prompted.oracle.shuffled')}:"),
+    (N + "03_sft.ipynb", "in the reference run to {shown('03_sft', r'reflector +654 rows.*?→ ([.0-9]+)')}, against {shown('03_sft', r'unfiltered +654 rows.*?→ ([.0-9]+)')}."),
+    (N + "03_sft.ipynb", "it reaches {acc('two_stage.oracle.retry')} %, the full setting {acc('two_stage')} %"),
+    (N + "04_dpo.ipynb", "*DPO (D±)* ends at {shown('04_dpo', r'dpo_pm .*? last ([.0-9]+)')}, on a last batch of {last_batch('dpo_pm')} pairs, while *DPO (D^pref)* ends at {shown('04_dpo', r'dpo_pref .*? last ([.0-9]+)')}"),
+    (N + "06_analysis.ipynb", "{accused('prompted')} % of them by prompted reflection and {accused('reflector_only')} % by the trained Reflector"),
+    (N + "06_analysis.ipynb", "are broken all the same ({broken('prompted')} % and {broken('reflector_only')} %)"),
+    (N + "beyond/resampling.ipynb", "finds a right one for {mended('prompted.oracle.resample', 'reflector_only.oracle.resample')} of {wrong(2)} wrong ones"),
+    (N + "beyond/gain.ipynb", "In the reference run it loses, by {gain('gain_random', 'gain_top', sign='')} points"),
+    (N + "beyond/transfer.ipynb", "({carried('lists', 'lists')} points; with all tasks and more rows {carried('all tasks', 'lists')})"),
+    (S + "01_data.ipynb", "({out(r'arithmetic +([.0-9]+)%')} and {out(r'lists +([.0-9]+)%')} % right), and the line-ups, which offer options, are easier ({out(r'lineup +([.0-9]+)%')} %)"),
+    (S + "01_data.ipynb", "({out(r'.calculation.: (\\d+)')} of 155 first mistakes)"),
+    (S + "01_data.ipynb", "({out(r'lists +..method.: (\\d+)')} of 158)"),
+    (S + "01_data.ipynb", "({out(r'lineup +..context.: (\\d+)')} and {out(r'lineup .*method.: (\\d+)')} of 158)"),
+    (S + "01_data.ipynb", "{out(r'(\\d+ of [,0-9]+) questions are in both')} would have been met before"),
+    (S + "02_reflection_generation.ipynb", "from {best_of(1)} to {best_of(6)} %, though a single reflection helps in {helped()} % only"),
+    (S + "02_reflection_generation.ipynb", "{aimed(True)} % where the instruction asks for the right kind of mistake, {aimed(False)} % elsewhere"),
+    (S + "02_reflection_generation.ipynb", "{true_place(True)} % blame a true mistake, against {true_place(False)} % of those that did not help. But {percent(1 - by_place(True))} % were lucky"),
+    (S + "03_sft.ipynb", "most of the gain: {out(r'half the data +Acc@t2 ([.0-9]+)%')} %, between {out(r'prompted +Acc@t2 ([.0-9]+)%')} % without training and {out(r'reflector_only +Acc@t2 ([.0-9]+)%')} % with all of them"),
+    (S + "03_sft.ipynb", "{out(r'(\\d+ of \\d+) contain the gold')} hold the word"),
+    (S + "03_sft.ipynb", "reflections mend {mends('reflector_only')} % of the wrong answers, and the same texts on another question {mends('reflector_only.oracle.shuffled')} %"),
+    (S + "03_sft.ipynb", "the plain retry's {mends('prompted.oracle.retry')} %"),
+    (S + "04_dpo.ipynb", "the shorter in {out(r'shorter in ([.0-9]+)%')} % of the pairs and the longer in {out(r'longer in ([.0-9]+)%')} %"),
+    (S + "04_dpo.ipynb", "its reflections have {words('dpo_pm')} words, those of the base model {words('prompted')}"),
+    (S + "05_iteration.ipynb", "the best round solves {solves('round_3')}, at least one of them {out(r'at least one of them solves ([,0-9]+)')}. {out(r'reflector SFT .*?of them (\\d+) alone')} questions are solved by round 1 alone"),
+    (S + "05_iteration.ipynb", "second turn mends {mends('reflector_only', 0)} %, its third {out(r'reflector SFT .*?turn 3: (\\d+)%')} % of what is left, its fourth {out(r'reflector SFT .*?turn 4: (\\d+)%')} %"),
+    (S + "05_iteration.ipynb", "{out(r'round 1: ([.0-9]+)%')} % known in round 1, {out(r'round 2: ([.0-9]+)%')} % in round 2, {out(r'round 3: ([.0-9]+)%')} % in round 3, with {out(r'round 1: .*?known, ([.0-9]+)%')}, {out(r'round 2: .*?known, ([.0-9]+)%')} and {out(r'round 3: .*?known, ([.0-9]+)%')} % distinct"),
+    (S + "06_analysis.ipynb", "{out(r'(\\d+) questions only for')} against {out(r'Reflector, (\\d+) only')}:"),
+    (S + "06_analysis.ipynb", "the Reflector accuses {accused('reflector_only')} % of the right first answers of a mistake, nearly as often as the wrong ones ({accused('reflector_only', right=False)} %)"),
+    (S + "06_analysis.ipynb", "{flipped('reflector_only.intrinsic', 'ci')} of {right()} right answers do not survive that"),
+    (S + "06_analysis.ipynb", "({out(r'context .* ([.0-9]+)\\n')}, {out(r'method .* ([.0-9]+)\\n')} and {out(r'calculation .* ([.0-9]+)\\n')} times)"),
+]  # fmt: skip
+
+EXCEPTIONS = {  # phrases whose numbers no row of the reference run holds
+    "95 %": "the level of every interval",
+    "family-wise 5 %": "the level of Holm's correction",
+    "80 % power": "the convention behind the smallest detectable difference",
+    "0.9 M parameters": "a size",
+    "Python ≥ 3.11": "a version",
+    "(82.0 %, 80.8 %, 82.1 %)": "measured in another run, with round_training: sft",
+    "some 40 % of its reflections blame a step that is truly wrong, 45 % the last step, 15 % any": "how the corpus is written",
+    "0.5: no better than a coin": "a definition",
+    "with β = 0.05 and β = 0.5": "parameters of the exercise",
+    "Qwen-2.5": "a name",
+    "GPT-4o": "a name",
+    "A share above 1 in the last column": "a definition",
+}
+SECTIONS = ("Performance", "Citation")  # of README: times and sizes, measured by `reflectevo bench` on other machines
