@@ -35,6 +35,7 @@ reference: $(INSTALLED)
 	  --with grpo,resampling,transfer,gain -p other_seeds '[$(foreach seed,$(SEEDS),artifacts/reference/seeds/seed_$(seed).json,)]'
 	cd artifacts/reference/tiny_cpu && sed -i 's#$(CURDIR)/##g' *.yaml *.json *.html notebooks/*.ipynb && \
 	  $(abspath $(BIN))/python -m zipfile -c rows.zip data rollouts curated rounds evals
+	$(BIN)/python tests/solutions.py
 
 install: $(INSTALLED)
 

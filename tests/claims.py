@@ -47,6 +47,7 @@ CLAIMS = [
     (S + "03_sft.ipynb", "{out(r'(\\d+ of \\d+) contain the gold')} hold the word"),
     (S + "03_sft.ipynb", "reflections mend {mends('reflector_only')} % of the wrong answers, and the same texts on another question {mends('reflector_only.oracle.shuffled')} %"),
     (S + "03_sft.ipynb", "the plain retry's {mends('prompted.oracle.retry')} %"),
+    (S + "04_dpo.ipynb", "({out(r'beta 0.5: margin ([.0-9]+)')} against {out(r'beta 0.05: margin ([.0-9]+)')}), but most of that is β itself: divided by it, the moves are {out(r'beta 0.5: .*?over beta ([.0-9]+)')} and {out(r'beta 0.05: .*?over beta ([.0-9]+)')} nats"),
     (S + "04_dpo.ipynb", "the shorter in {out(r'shorter in ([.0-9]+)%')} % of the pairs and the longer in {out(r'longer in ([.0-9]+)%')} %"),
     (S + "04_dpo.ipynb", "its reflections have {words('dpo_pm')} words, those of the base model {words('prompted')}"),
     (S + "05_iteration.ipynb", "the best round solves {solves('round_3')}, at least one of them {out(r'at least one of them solves ([,0-9]+)')}. {out(r'reflector SFT .*?of them (\\d+) alone')} questions are solved by round 1 alone"),

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 
+import pandas as pd
 import pytest
 import recompute
 from conftest import ROOT
@@ -122,6 +123,36 @@ def test_a_comparison_reads_the_same_from_either_side(run):
         -prompted["high"],
         -prompted["low"],
     )
+
+
+def test_a_control_that_did_not_move_is_named_in_the_caption():
+    names = ["a", "a · plain retry", "b · plain retry", "b · fresh answers", "c · shuffled reflections"]
+    table = pd.DataFrame({"setting": names, "i→c": [0, 3, 0, 40, 10], "i→i": [500, 500, 497, 960, 990], "key": "x"})
+    caption = read.styled(table).to_html()
+    assert "plain retry (3 of 1,000 wrong answers mended). Any change beats them" in caption
+    assert "fresh answers (" not in caption and "shuffled reflections (" not in caption and ">x<" not in caption
+    assert "did not move" not in read.styled(table.iloc[[0, 3, 4]]).to_html()
+
+
+def test_accused_counts_right_and_wrong_answers_that_a_reflection_finds_fault_with(tmp_path):
+    problems, kept = embedded.problems(8, "test"), "I find no mistake. Plan: keep the answer."
+    rows = [eval_row(p, i < 5, i < 4) | {"reflection": kept if i == 0 else "Step 1 is wrong: it is miscalculated."}
+            for i, p in enumerate(problems)]  # fmt: skip
+    run = store.Run(tmp_path)
+    store.write_jsonl(run.path("evals", "prompted.intrinsic.jsonl"), rows)
+    store.write_jsonl(run.path("evals", "prompted.oracle.jsonl"), rows)
+    right, wrong = read.accused(run).to_dict("records")
+    assert right == {"setting": "prompted reflection", "first answer": "right", "accused": 80, "right afterwards": 80, "n": 5}  # fmt: skip
+    assert wrong["accused"] == 100 and wrong["right afterwards"] == 0 and wrong["n"] == 3
+    assert read.accused(store.Run(tmp_path / "empty")).empty
+
+
+def test_a_dpo_that_ends_above_where_it_began_is_remarked():
+    losses = {"up": [0.693, 0.5, 0.6, 0.6, 0.5, 0.6, 0.6, 0.8], "down": [0.693, 0.5]}
+    rows = [(name, "dpo", i, loss) for name, found in losses.items() for i, loss in enumerate(found)]
+    up, down = read.dpo_ends(pd.DataFrame([*rows, ("x", "sft", 0, 9)], columns=["adapter", "kind", "step", "loss"]))
+    assert up == "`up` ends at 0.800, **above** ln 2 = 0.693, where it began; its last 2 reports average 0.700."
+    assert down == "`down` ends at 0.500, below ln 2 = 0.693; its last 1 reports average 0.500."
 
 
 # -- Two runs, several seeds ---------------------------------------------------------------------------------------------
