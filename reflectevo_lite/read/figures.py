@@ -393,16 +393,20 @@ def localisation(frame: pd.DataFrame) -> Figure:
 
 def error_classes(frame: pd.DataFrame) -> Figure:
     """Share of wrong answers mended, by class of their first error, from `read.error_classes`."""
-    import seaborn as sns
-
     figure, axes = _figure(9, 4)
-    counts = frame.groupby("class")["n"].max().sort_values(ascending=False)
-    names = {c: f"{c}\n(n = {counts[c]})" for c in counts.index}
-    shown = frame.assign(mended=100 * frame["mended"], **{"class": frame["class"].map(names)})
-    palette = _colours(frame["setting"].unique())
-    sns.barplot(shown, x="class", y="mended", hue="setting", palette=palette, order=list(names.values()), ax=axes)
-    axes.legend(fontsize=8, title=None)
-    _label(axes, "", "mended at turn 2 (%)", "Which mistakes can be mended?")
+    counts, palette = (
+        frame.groupby("class")["n"].max().sort_values(ascending=False),
+        _colours(frame["setting"].unique()),
+    )
+    at, width = np.arange(len(counts)), 0.8 / len(palette)
+    for i, (name, some) in enumerate(frame.groupby("setting", sort=False)):
+        share, n = some.set_index("class").reindex(counts.index).fillna(0)[["mended", "n"]].to_numpy().T
+        bounds = np.transpose(list(map(evaluate.wilson, (share * n).round(), n)))
+        style = {"color": palette[name], "label": name, "yerr": 100 * _bars(share, *bounds), "capsize": 3}
+        axes.bar(at + i * width, 100 * share, width, ecolor="0.3", **style)
+    axes.set_xticks(at + 0.4 - width / 2, [f"{name}\n(n = {n})" for name, n in counts.items()])
+    axes.legend(fontsize=8)
+    _label(axes, "", "mended at turn 2 (%), 95 % intervals", "Which mistakes can be mended?")
     return figure
 
 

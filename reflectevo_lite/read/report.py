@@ -58,7 +58,7 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
         sampled=_sampled(run, transcripts, seed),
         seed=seed,
         params=yaml.safe_dump(params, allow_unicode=True),
-        record=_flat(run.environment()),
+        record=pd.json_normalize(run.environment(), sep=": ").to_dict("records")[0].items(),
     )
     store.write_text(run.path("report.html"), page)
     return run.path("report.html")
@@ -156,10 +156,3 @@ def sample(frame: pd.DataFrame, settings: list[str], n: int, seed: int) -> list[
         rows = wanted.to_numpy().nonzero()[0].tolist()
         groups.append(random.Random(f"report/{seed}/{outcome}").sample(rows, min(n, len(rows))))
     return [group[i] for i in range(n) for group in groups if i < len(group)][:n]
-
-
-def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
-    """A nested mapping as (name, value) pairs."""
-    if not isinstance(value, dict):
-        return [(name, value)]
-    return [pair for key, inner in value.items() for pair in _flat(inner, f"{name}: {key}" if name else str(key))]

@@ -15,8 +15,6 @@ from .. import embedded, evaluate, prompts, store
 from ..evaluate import Evaluation
 
 if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
-
     from .explorer import Transcripts
 
 Row = dict[str, Any]
@@ -76,8 +74,8 @@ def with_intervals(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
     return table.round({"tokens per question": 1})
 
 
-def styled(table: pd.DataFrame) -> Styler:
-    """A results table as a notebook shows it: one decimal, intervals unbroken, `unmoved` as its caption."""
+def styled(table: pd.DataFrame) -> Any:
+    """A results table (pandas Styler) as a notebook shows it: one decimal, intervals unbroken, `unmoved` as its caption."""
     style = table.drop(columns="key", errors="ignore").style.format(precision=1).hide().set_caption(unmoved(table))
     return style.set_properties(**{"white-space": "nowrap"})
 
@@ -251,7 +249,7 @@ def dpo_ends(curves: pd.DataFrame) -> list[str]:
     """A sentence on each DPO of `training_curves`: where its loss ended, against ln 2, at which all begin."""
     said, start = [], np.log(2)
     for name, loss in curves[curves["kind"] == "dpo"].groupby("adapter", sort=False)["loss"]:
-        last, late = loss.iloc[-1], loss.iloc[-max(1, len(loss) // 4) :]
+        last, late = loss.iloc[-1], loss.tail(max(1, len(loss) // 4))
         above = f"**above** ln 2 = {start:.3f}, where it began" if last > start else f"below ln 2 = {start:.3f}"
         said.append(f"`{name}` ends at {last:.3f}, {above}; its last {len(late)} reports average {late.mean():.3f}.")
     return said
