@@ -158,8 +158,9 @@ class Run:
         found = re.search(pattern, outputs(self.run.path("notebooks", f"{stage}.ipynb")))[1]
         return found if times is None else f"{times * float(found):.{digits}f}"
 
-    def out(self, pattern):
-        return re.search(pattern, outputs(ROOT / self.notebook))[1]
+    def out(self, pattern, times=None):
+        found = re.search(pattern, outputs(ROOT / self.notebook))[1]
+        return found if times is None else f"{times * float(found):.1f}"
 
 
 def outputs(path):
