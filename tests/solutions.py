@@ -37,6 +37,7 @@ def executed(path, run, changes=""):
         notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     ).execute()
     parameters.source = kept
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
