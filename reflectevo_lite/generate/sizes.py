@@ -1,5 +1,7 @@
 """Sizes of models from their configuration alone, and what follows for a batch of generation. Nothing is loaded."""
 
+import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +13,8 @@ BATCH_TOKENS = {"cpu": 65_536, "cuda": 131_072}  # rows × (prompt + new tokens)
 CPU_CACHE = 4 * GIB  # for their keys and values there: a real model gets fewer tokens than a small one
 
 
-class Counted(NamedTuple):
-    """What a model's modules hold."""
-
-    parameters: int  # tied ones once
-    linear: int  # those of linear layers, the output head left out
-    ends: int  # inputs + outputs of these layers
-
-
 class Shape(NamedTuple):
-    """A decoder's dimensions. Its weights are `counted`, or else worked out for a Llama-like decoder."""
+    """A decoder's dimensions and numbers of weights (0: not counted)."""
 
     hidden: int
     layers: int
@@ -30,25 +24,9 @@ class Shape(NamedTuple):
     intermediate: int
     vocab: int
     tied: bool
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    norms: int = 2  # RMS norms per layer
-    counted: Counted | None = None
-
-    @property
-    def linear(self) -> int:
-        """Weights of the layers' matrices: what LoRA adapts and NF4 quantises."""
-        return self.counted.linear if self.counted else self.layers * sum(a * b for a, b in self._matrices())
-
-    @property
-    def parameters(self) -> int:
-        """All weights, tied ones once."""
-        if self.counted:
-            return self.counted.parameters
-        small = self.norms * self.hidden + self.qk_norm * 2 * self.head_dim
-        small += self.qkv_bias * (self.heads + 2 * self.kv_heads) * self.head_dim
-        embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
-        return embeddings + self.linear + self.layers * small + self.hidden
+    parameters: int = 0  # tied ones once
+    linear: int = 0  # in the layers' matrices: what LoRA adapts and NF4 quantises
+    ends: int = 0  # inputs + outputs of these matrices
 
     @property
     def cache(self) -> int:
@@ -57,30 +35,11 @@ class Shape(NamedTuple):
 
     def lora(self, r: int) -> int:
         """Weights of a rank-`r` adapter on every linear layer."""
-        return r * (self.counted.ends if self.counted else self.layers * sum(a + b for a, b in self._matrices()))
-
-    def _matrices(self) -> list[tuple[int, int]]:
-        h, attention, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return [(h, attention), (h, kv), (h, kv), (attention, h)] + 3 * [(h, self.intermediate)]
+        return r * self.ends
 
 
-KNOWN = {
-    "meta-llama/Meta-Llama-3-8B-Instruct": Shape(4096, 32, 32, 8, 128, 14336, 128256, False),
-    "meta-llama/Llama-3.1-8B-Instruct": Shape(4096, 32, 32, 8, 128, 14336, 128256, False),
-    "meta-llama/Llama-3.2-1B-Instruct": Shape(2048, 16, 32, 8, 64, 8192, 128256, True),
-    "meta-llama/Llama-3.2-3B-Instruct": Shape(3072, 28, 24, 8, 128, 8192, 128256, True),
-    "mistralai/Mistral-7B-Instruct-v0.2": Shape(4096, 32, 32, 8, 128, 14336, 32000, False),
-    "google/gemma-2-2b-it": Shape(2304, 26, 8, 4, 256, 9216, 256000, True, norms=4),
-    "google/gemma-2-9b-it": Shape(3584, 42, 16, 8, 256, 14336, 256000, True, norms=4),
-    "Qwen/Qwen2.5-0.5B-Instruct": Shape(896, 24, 14, 2, 64, 4864, 151936, True, qkv_bias=True),
-    "Qwen/Qwen2.5-1.5B-Instruct": Shape(1536, 28, 12, 2, 128, 8960, 151936, True, qkv_bias=True),
-    "Qwen/Qwen2.5-3B-Instruct": Shape(2048, 36, 16, 2, 128, 11008, 151936, True, qkv_bias=True),
-    "Qwen/Qwen2.5-7B-Instruct": Shape(3584, 28, 28, 4, 128, 18944, 152064, False, qkv_bias=True),
-    "Qwen/Qwen3-0.6B": Shape(1024, 28, 16, 8, 128, 3072, 151936, True, qk_norm=True),
-    "Qwen/Qwen3-1.7B": Shape(2048, 28, 16, 8, 128, 6144, 151936, True, qk_norm=True),
-    "Qwen/Qwen3-4B": Shape(2560, 36, 32, 8, 128, 9728, 151936, True, qk_norm=True),
-    "Qwen/Qwen3-8B": Shape(4096, 36, 32, 8, 128, 12288, 151936, False, qk_norm=True),
-}
+_LINES = Path(__file__).with_name("shapes.csv").read_text(encoding="utf-8").splitlines()[1:]
+KNOWN = {name: Shape(*map(json.loads, cells)) for name, *cells in csv.reader(_LINES)}
 
 
 def shape_of(name: str) -> Shape:
@@ -121,7 +80,7 @@ def shape_from_config(config: Mapping[str, Any]) -> Shape:
     if not linear:
         raise ValueError(f"no size is known for models of type {kind!r}: it has no linear layers that LoRA could adapt")
     ends = sum(sum(w.shape) for w in linear)
-    return found._replace(counted=Counted(model.num_parameters(), sum(w.numel() for w in linear), ends))
+    return found._replace(parameters=model.num_parameters(), linear=sum(w.numel() for w in linear), ends=ends)
 
 
 def _dimensions(config: Any) -> Shape:

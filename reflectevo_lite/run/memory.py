@@ -5,6 +5,9 @@ Times divide operations and bytes by what a card can do, times an assumed effici
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 from ..generate import GIB, Shape
@@ -26,22 +29,8 @@ class Card(NamedTuple):
     bf16: bool
 
 
-CARDS = {
-    "T4": Card(15, 65, 320, False),
-    "P100": Card(16, 19, 732, False),
-    "V100": Card(16, 125, 900, False),
-    "RTX 3090": Card(24, 71, 936, True),
-    "RTX 4090": Card(24, 165, 1008, True),
-    "A10": Card(24, 125, 600, True),
-    "L4": Card(22.5, 121, 300, True),
-    "L40S": Card(45, 362, 864, True),
-    "A100 40GB": Card(40, 312, 1555, True),
-    "A100 80GB": Card(80, 312, 2039, True),
-    "H100 PCIe": Card(80, 756, 2000, True),
-    "H100": Card(80, 989, 3350, True),
-    "H200": Card(140, 989, 4800, True),
-    "B200": Card(178, 2250, 8000, True),
-}
+_LINES = Path(__file__).with_name("cards.csv").read_text(encoding="utf-8").splitlines()[1:]
+CARDS = {name: Card(*map(json.loads, cells)) for name, *cells in csv.reader(_LINES)}
 
 
 def card(name: str) -> Card | None:

@@ -127,7 +127,9 @@ def test_an_8b_model_in_16_bits_on_a_small_card_needs_another_one(tmp_path, caps
 def test_measured_memory_lies_within_half_of_the_plan():
     """SmolLM2-135M's shape on a CPU in fp32 (2.9 and 7.7 GiB at 1 and 4 rows of up to 684 tokens, the whole process); and
     Qwen3-1.7B's in 16 bits on an H200, 8 rows of up to 1,050 tokens (artifacts/reference/gpu)."""
-    small = Setup(Shape(576, 30, 9, 3, 64, 1536, 49152, True), bytes_per_weight=4, max_length=684)
+    sizes = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+    sizes |= {"intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True}
+    small = Setup(shape_from_config({"model_type": "llama"} | sizes), bytes_per_weight=4, max_length=684)
     large = Setup(KNOWN["Qwen/Qwen3-1.7B"], gradient_checkpointing=True, max_length=1050)
     for setup, kind, rows, measured in (
         (small, "sft", 1, 2.9),

@@ -19,7 +19,7 @@ from .table import comparison, paired
 SHAPES = {  # name: (architecture, shape, rows in a batch)
     "Qwen3-1.7B": ("qwen3", generate.KNOWN["Qwen/Qwen3-1.7B"], 8),
     "Llama-3-8B": ("llama", generate.KNOWN["meta-llama/Meta-Llama-3-8B-Instruct"], 4),
-    "smoke": ("llama", generate.Shape(64, 2, 4, 2, 16, 128, 512, True), 2),
+    "smoke": ("llama", generate.Shape(64, 2, 4, 2, 16, 128, 512, True, linear=73_728), 2),
 }
 ARMS = {  # name: this package's path, 4 bits, what it adds to the trainer's arguments (SFT only)
     "plain": (False, False, {}),
