@@ -72,6 +72,12 @@ def aspect(instruction: str) -> str | None:
     return None if instruction == "generic" else LOCATE[int(instruction.split("-")[1])][0]
 
 
+def parts(instruction: str) -> tuple[str, str | None, str]:
+    """What an instruction of the pool says: how to verify, the error class to look for, how fine the plan is."""
+    verify, _, plan = instruction.split("-")
+    return {"1": "trace", "2": "skim"}[verify], aspect(instruction), {"1": "high-level", "2": "low-level"}[plan]
+
+
 def instruction_pool(chosen: str | Sequence[str] = "all") -> list[str]:
     """The instructions that `chosen` names, in the pool's order: "all" (the 32), identifiers, patterns such as "1-*-*"
     (verify 1 only) or "*-1-*" (look for calculation only), or a list of these. Raises ValueError for an unknown one."""

@@ -7,6 +7,7 @@ from conftest import ROOT, ScriptedEngine
 
 from reflectevo_lite import embedded, evaluate, generate, read, store
 from reflectevo_lite.evaluate import SETTINGS, TRAININGS
+from reflectevo_lite.read import figures
 from reflectevo_lite.run import params, pipeline, plan
 
 
@@ -43,7 +44,7 @@ def test_a_setting_is_a_few_lines_and_stands_everywhere(added, tmp_path):
     labels = {"DPO (D±), then the corrector", "one-stage SFT (unfiltered)"}
     table = read.results(evaluate.metrics(run.path("evals")))
     assert labels <= set(table["setting"])
-    assert len(read.figures.accuracy(table).axes[0].get_yticklabels()) == len(table)
+    assert len(figures.accuracy(table).axes[0].get_yticklabels()) == len(table)
     planned = {part.what for part in plan.count(params.defaults(), store.STAGES)}
     assert labels | {"SFT: one-stage (unfiltered)"} <= planned
     assert "adapters/one_stage_unfiltered" in pipeline.products("03_sft")

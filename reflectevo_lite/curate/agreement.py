@@ -15,8 +15,7 @@ def agreement(
 
     `verdicts`: by judge, one preference per pair; `problems`: each pair's problem id. Columns: judge, other, pairs;
     `decides`, `other decides`: shares without a tie; `both decide`: pairs without any tie. Over these, `agree` (share)
-    and `kappa` (Cohen 1960) with its 95 % interval `low`, `high` from resampling problems. NaN if undefined.
-    """
+    and `kappa` (Cohen 1960) with its 95 % interval `low`, `high` from resampling problems. NaN if undefined."""
     columns = ["judge", "other", "pairs", "decides", "other decides", "both decide", "agree", "kappa", "low", "high"]
     signs = {name: np.sign(preferences) for name, preferences in verdicts.items()}
     twos = itertools.combinations(signs, 2)

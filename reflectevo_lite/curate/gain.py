@@ -19,10 +19,8 @@ Item = tuple[Rollout, Reflection]
 
 
 def gain(engine: TransformersEngine, items: Sequence[Item], cache: Cache | None = None) -> list[float]:
-    """The gain of each reflection: log p(gold answer | q, attempt, r) − log p(gold answer | q, attempt), in nats.
-
-    It is as good as the model's answers without written steps, which are scored; `gain_auc` measures how good that is.
-    """
+    """The gain of each reflection: log p(gold answer | q, attempt, r) − log p(gold answer | q, attempt), in nats. It is
+    as good as the model's answers without written steps, which are scored; `gain_auc` measures how good that is."""
     asked = [(row, reflection["text"]) for row, reflection in items] + [(row, None) for row, _ in items]
     found = score_gold(engine, asked, cache)
     return [after - before for after, before in zip(found[: len(items)], found[len(items) :], strict=True)]
@@ -54,8 +52,7 @@ def gain_auc(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> p
 
     `auc`: of all pairs, one that helped and one that did not, the share in which the former has the larger gain (Hanley
     & McNeil 1982). `within`: the same over pairs on one attempt, which is what ranking reflections asks for. Each with
-    its 95 % percentile interval from resampling problems. NaN if there is no such pair.
-    """
+    its 95 % percentile interval from resampling problems. NaN if there is no such pair."""
     rows = []
     for task, f in [("all", frame), *frame.groupby("task")]:
         rows.append((task, len(f), f["corrected"].mean(), *_across(f, seed, resamples), *_within(f, seed, resamples)))
@@ -82,11 +79,8 @@ def gain_by_instruction(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame[frame["instruction"].isin(prompts.POOL)]
     means = known.groupby("instruction").agg(n=("gain", "size"), gain=("gain", "mean"), corrected=("corrected", "mean"))
     means = means.sort_values("gain", ascending=False).reset_index()
-    parts = means["instruction"].str.split("-", expand=True).reindex(columns=range(3))
-    means.insert(1, "verify", parts[0].map({"1": "trace", "2": "skim"}))
-    means.insert(2, "locate", means["instruction"].map(prompts.aspect))
-    means.insert(3, "plan", parts[2].map({"1": "high-level", "2": "low-level"}))
-    return means
+    parts = pd.DataFrame(map(prompts.parts, means["instruction"]), columns=["verify", "locate", "plan"])
+    return pd.concat([means[["instruction"]], parts, means[["n", "gain", "corrected"]]], axis=1)
 
 
 def _across(frame: pd.DataFrame, seed: int, resamples: int) -> tuple[float, float, float]:

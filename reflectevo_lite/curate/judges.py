@@ -5,8 +5,7 @@
     server   the verdict in words of any model behind an OpenAI-compatible endpoint; stands for the paper's GPT-4o
 
 The latter two see neither the gold answer nor what the reflections led to. A judge that reads prefers what it reads
-first, or last: it is asked in both orders, and if they disagree, the pair is a tie.
-"""
+first, or last: it is asked in both orders, and if they disagree, the pair is a tie."""
 
 import functools
 import re
@@ -29,11 +28,9 @@ def make_judge(
     name: str, engine: Engine, *, url: str | None = None, model: str | None = None, cache_dir: str | Path | None = None,
     usd_per_million_tokens: Price | None = None, max_usd: float | None = None,
 ) -> Judge:  # fmt: skip
-    """The judge called `name`, keeping what it asked in `<cache_dir>/<name>.jsonl`.
-
-    `engine` scores for "gain" and "self". For "server", `model` at the OpenAI-compatible `url` answers, unless that may
-    cost more than `max_usd`. Raises ValueError for an unknown name and for a judge that lacks what it needs.
-    """
+    """The judge called `name`, keeping what it asked in `<cache_dir>/<name>.jsonl`. `engine` scores for "gain" and
+    "self". For "server", `model` at the OpenAI-compatible `url` answers, unless that may cost more than `max_usd`.
+    Raises ValueError for an unknown name and for a judge that lacks what it needs."""
     if name not in JUDGES:
         raise ValueError(f"unknown judge {name!r}; there are {', '.join(JUDGES)}")
     cache = Cache(Path(cache_dir) / f"{name}.jsonl" if cache_dir else None)

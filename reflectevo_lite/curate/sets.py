@@ -3,8 +3,7 @@
 D+          reflections whose second turn is correct
 D±          pairs on one failed attempt: the chosen one led to a correct second turn, the rejected one did not
 D^pref      pairs that both led to a correct second turn; a judge (`judges`) says which is preferred
-unfiltered  the control to D+: as many reflections, drawn at random
-"""
+unfiltered  the control to D+: as many reflections, drawn at random"""
 
 import itertools
 import random
@@ -80,13 +79,13 @@ def d_pref(rollouts: Iterable[Rollout], judge: Judge, *, seed: int = 0, batch: i
                 yield _row(p.rollout, chosen=chosen, rejected=rejected, margin=abs(preference))
 
 
-def both_helped(rollouts: Iterable[Rollout], *, pairs_per_problem: int = 2, seed: int = 0) -> Iterator[Pair]:
-    """Pairs of reflections that both led to a correct second turn: what a judge is asked about for D^pref."""
+def both_helped(rollouts: Iterable[Rollout], *, seed: int = 0) -> Iterator[Pair]:
+    """Pairs of reflections that both led to a correct second turn, at most two on an attempt: what a judge is asked."""
     rng = random.Random(f"d_pref/{seed}")
     for r in rollouts:
         pairs = list(itertools.combinations(_distinct(r, correct=True), 2))
         rng.shuffle(pairs)
-        yield from (Pair(r, a, b) for a, b in pairs[:pairs_per_problem])
+        yield from (Pair(r, a, b) for a, b in pairs[:2])
 
 
 def unfiltered(rollouts: Iterable[Rollout], n: int, seed: int = 0) -> Iterator[PlusRow]:

@@ -3,8 +3,7 @@
 The model answers hastily, mends only what a reflection points at, and *reflects badly by habit, not by ignorance*: of
 its reflections on a wrong answer about 40 % blame a place that is truly wrong, 45 % the last step it wrote, 15 % any,
 but prompts to mark every step or to name the first mistake are answered truly. No reflection states a result. No
-question of the pipeline's training or test split occurs (`tasks.split_of`).
-"""
+question of the pipeline's training or test split occurs (`tasks.split_of`)."""
 
 import random
 from collections.abc import Callable

@@ -28,10 +28,8 @@ def pretrain(
     out: str | Path, *, recipe: Sequence[Stage] = RECIPE, seed: int = 0, hidden: int = 128, layers: int = 4
 ) -> History:
     """Pre-train the embedded model from scratch into `out` (a Hugging Face model directory); returns the loss history.
-
     Muon (https://kellerjordan.github.io/posts/muon/) optimises the matrices inside the layers, AdamW the rest; the
-    forward pass computes in bfloat16. An interrupted call resumes with the very batches it would have seen.
-    """
+    forward pass computes in bfloat16. An interrupted call resumes with the very batches it would have seen."""
     import torch
     from tqdm.auto import trange
 
@@ -74,9 +72,7 @@ def corpus_batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, start: int, batch_size: int, mix: dict[Kind, float]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Endless batches (rows × tokens, padded on the right) from batch `start` on; batch b depends on (seed, b) only.
-
-    Each pool of 16 batches is sorted by length, which keeps padding low, and its batches are shuffled.
-    """
+    Each pool of 16 batches is sorted by length, which keeps padding low, and its batches are shuffled."""
     import torch
 
     pad, fill = tokenizer.pad_token_id, partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)

@@ -5,8 +5,7 @@ Three families share one grammar ("Step 2: rotate left gives c a d b"): `arithme
 A *hasty* solver makes systematic mistakes: each depends on its context alone, so greedy decoding makes it too. Every
 mistake has a place (a step number, or "answer") and a class of the paper's error taxonomy (`prompts.LOCATE`). A
 *careful* redo of one place mends nothing else, so a reflection has to point at the right one. Gold places serve
-analysis only (`diagnose`): no training set of the pipeline contains them.
-"""
+analysis only (`diagnose`): no training set of the pipeline contains them."""
 
 import hashlib
 import random
@@ -43,8 +42,7 @@ class Task:
     sample(rng)       a random question
     apply(op, state)  the right result of an operation; "" if the state is malformed
     rush(op, state)   the operation as a hasty solver reads it, and their result
-    spoil(op)         what is done instead after a right step was called wrong
-    """
+    spoil(op)         what is done instead after a right step was called wrong"""
 
     start: str
     ops: tuple[str, ...]

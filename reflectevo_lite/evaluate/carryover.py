@@ -1,12 +1,10 @@
 """Does what was learned carry over? To tasks that were not trained on, and to another Generator (beyond the paper).
 
 *Transfer*: a Reflector trained on the D+ of one task alone, tested on every task. *Swap*: the reflections of one
-Reflector, handed to a Generator that they were not written for. Both are read beside the results table, not in it.
-"""
+Reflector, handed to a Generator that they were not written for. Both are read beside the results table, not in it."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +12,6 @@ import pandas as pd
 
 from .. import curate, prompts, store
 from ..generate import Adapter, Engine, answer
-from ..prompts import Mode
 from ..rows import EvalRow
 from ..train import TrainParams, train_sft
 from .evaluation import Asked, evaluate, row_of
@@ -26,11 +23,9 @@ from .stats import wilson
 def transfer(
     engine: Engine, run: store.Run, plus: Sequence[curate.PlusRow], asked: Asked, p: Any
 ) -> dict[str, list[EvalRow]]:
-    """Train one Reflector on each task's `balanced` rows of D+ and evaluate it on `asked`. Resumable.
-
-    Returns the rows by the task trained on, kept in `evals/transfer/`; the adapters lie in `adapters/task_<task>`.
-    Raises ValueError if D+ has fewer than two tasks. `p`: the run's parameters.
-    """
+    """Train one Reflector on each task's `balanced` rows of D+ and evaluate it on `asked`. Resumable. Returns the rows
+    by the task trained on, kept in `evals/transfer/`; the adapters lie in `adapters/task_<task>`. Raises ValueError if
+    D+ has fewer than two tasks. `p`: the run's parameters."""
     by_task, found = balanced(plus), {}
     if len(by_task) < 2:
         raise ValueError(f"transfer needs D+ rows of two tasks or more; there is {', '.join(by_task) or 'none'}")
@@ -47,8 +42,7 @@ def balanced(plus: Sequence[curate.PlusRow]) -> dict[str, list[curate.PlusRow]]:
     rows: dict[str, list[curate.PlusRow]] = {}
     for row in plus:
         rows.setdefault(row["problem"]["task"], []).append(row)
-    fewest = min(map(len, rows.values()), default=0)
-    return {task: rows[task][:fewest] for task in sorted(rows)}
+    return {task: rows[task][: min(map(len, rows.values()))] for task in sorted(rows)}
 
 
 def safe(task: str) -> str:
@@ -58,12 +52,9 @@ def safe(task: str) -> str:
 
 def some_of_each(asked: Asked, n: int) -> Asked:
     """About `n` of the questions: the first ones of each task, as many for each."""
-    each, seen, places = max(1, n // len({p["task"] for p in asked.problems})), Counter[str](), []
-    for i, p in enumerate(asked.problems):
-        seen[p["task"]] += 1
-        if seen[p["task"]] <= each:
-            places.append(i)
-    return asked.at(places)
+    tasks = pd.Series([p["task"] for p in asked.problems])
+    first_ones = tasks.groupby(tasks).cumcount() < max(1, n // tasks.nunique())
+    return asked.at([int(i) for i in first_ones.to_numpy().nonzero()[0]])
 
 
 def transfer_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
@@ -81,15 +72,14 @@ def transfer_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
 def table(trained: Mapping[str, Sequence[EvalRow]], baseline: Sequence[EvalRow], *, seed: int = 0) -> pd.DataFrame:
     """For each task trained on (the keys of `trained`) and tested on: acc_t2 with its Wilson interval, and its paired
     difference from `baseline` on the same questions with the bootstrap interval and McNemar's p; fractions."""
-    columns = ("trained on", "tested on", "n", "acc_t2", "acc low", "acc high", "difference", "low", "high", "p")
+    columns = ["trained on", "tested on", "n", "acc_t2", "acc low", "acc high", "difference", "low", "high", "p"]
     rows = []
     for name, found in trained.items():
         for task in sorted({r["task"] for r in found}):
             some = [r for r in found if r["task"] == task]
             c = compare(name, some, "baseline", baseline, seed)
-            values = (name, task, *_accuracy(some), c["diff"], *c["ci"], c["p_mcnemar"])
-            rows.append(dict(zip(columns, values, strict=True)))
-    return pd.DataFrame(rows)
+            rows.append((name, task, *_accuracy(some), c["diff"], *c["ci"], c["p_mcnemar"]))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _accuracy(rows: Sequence[EvalRow]) -> tuple[float, ...]:
@@ -98,15 +88,12 @@ def _accuracy(rows: Sequence[EvalRow]) -> tuple[float, ...]:
     return (n, right / max(1, n), *wilson(right, n))
 
 
-def swap(
-    engine: Engine, asked: Asked, reflections: Sequence[EvalRow], corrector: Adapter, file: str, mode: Mode = "oracle"
-) -> list[EvalRow]:
+def swap(engine: Engine, asked: Asked, reflections: Sequence[EvalRow], corrector: Adapter, file: str) -> list[EvalRow]:
     """Second turns by Generator B (`engine` with the adapter `corrector`) with the reflections of model A.
 
     `asked` and `reflections` are A's questions, first attempts and eval rows, perhaps of another run: B is shown A's
     attempt too, which the reflection speaks of. `tokens` counts B's answers alone. Kept in `file` of `asked.directory`.
-    Raises ValueError if the rows are not about these problems.
-    """
+    Raises ValueError if the rows are not about these problems."""
     if [r["id"] for r in reflections] != [p["id"] for p in asked.problems]:
         raise ValueError("the reflections are not about these problems, in this order: take both from one run")
     known = {r["id"]: r["reflection"] for r in reflections}
@@ -114,7 +101,7 @@ def swap(
     def make(part: Asked, _: int) -> list[Any]:
         now = part.at([i for i, p in enumerate(part.problems) if known[p["id"]] is not None])
         pairs = zip(now.problems, now.first, strict=True)
-        said = [prompts.retry_prompt(p, a["completion"], known[p["id"]], mode) for p, a in pairs]
+        said = [prompts.retry_prompt(p, a["completion"], known[p["id"]]) for p, a in pairs]
         found = answer(engine, now.problems, said, max_new_tokens=part.max_new_tokens, adapter=corrector)
         second = {p["id"]: a for p, a in zip(now.problems, found, strict=True)}
         both = zip(part.problems, part.first, strict=True)
@@ -135,5 +122,5 @@ def swaps_of(run: store.Run) -> pd.DataFrame:
 
 def swap_table(found: Mapping[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFrame:
     """Acc@t2 with its Wilson interval (fractions) by (reflector, generator), from eval rows on the same questions."""
-    columns = ("reflections of", "used by", "n", "acc_t2", "low", "high")
-    return pd.DataFrame([dict(zip(columns, (*pair, *_accuracy(r)), strict=True)) for pair, r in found.items()])
+    columns = ["reflections of", "used by", "n", "acc_t2", "low", "high"]
+    return pd.DataFrame([(*pair, *_accuracy(rows)) for pair, rows in found.items()], columns=columns)

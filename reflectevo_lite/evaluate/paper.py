@@ -1,12 +1,10 @@
 """The paper's own figures (arXiv 2505.16475, tables of section 4) in percent (`paper.csv`). Never a run's own.
 
-What the paper calls BIG-bench is a mixture of its small tasks that is not published in full.
-"""
+What the paper calls BIG-bench is a mixture of its small tasks that is not published in full."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ OURS = ["task", "setting", "Acc@t1", "Acc@t2", "low", "high", "n"]
 COLUMNS = [*OURS, "Acc@t1 (paper)", "Acc@t2 (paper)", "inside"]  # of `beside`
 
 
-def published(model: str | None = None) -> pd.DataFrame:
+def published() -> pd.DataFrame:
     """The paper's rows: model, key (an `Evaluation`), setting, benchmark, Acc@t1, Acc@t2, Δ; percent. For `qa`, which
     never reflects, both accuracies are the trained model's first answer."""
     table = pd.read_csv(Path(__file__).with_name("paper.csv"), index_col=["model", "key"])
@@ -32,8 +30,7 @@ def published(model: str | None = None) -> pd.DataFrame:
     never_reflects = [bool(SETTINGS[key.setting].answers) for key in frame["key"]]
     frame["Acc@t1"] = frame["Acc@t1"].mask(never_reflects, frame["Acc@t2"])
     frame["Δ"] = frame["Acc@t2"] - frame["Acc@t1"]
-    frame = frame[["model", "key", "setting", "benchmark", "Acc@t1", "Acc@t2", "Δ"]]
-    return frame if model is None else frame[frame["model"] == model].reset_index(drop=True)
+    return frame[["model", "key", "setting", "benchmark", "Acc@t1", "Acc@t2", "Δ"]]
 
 
 def matching(model: str) -> str | None:
@@ -45,24 +42,20 @@ def matching(model: str) -> str | None:
 def beside(metrics: dict[str, Any], model: str) -> pd.DataFrame:
     """A run's rows beside the paper's of the same model, benchmark and setting, in percent; one for each task
     ("mbpp:sanitized"). low, high: our Wilson interval; inside: whether the paper's Acc@t2 lies in it."""
-    theirs = published(name) if (name := matching(model)) else published().iloc[:0]
-    known = {(r["benchmark"], r["key"]): r for r in theirs.to_dict("records")}
-    rows = []
+    rows, name = [], matching(model)
+    known = {(r["benchmark"], r["key"]): r for r in published().to_dict("records") if r["model"] == name}
     for r in metrics["rows"]:
         benchmark, key = BENCHMARKS.get(r["task"].split(":")[0]), Evaluation(r["setting"], r["mode"], r["control"])
         if (paper := known.get((benchmark, key))) and not math.isnan(paper["Acc@t2"]):
             t1, t2, low, high = (100 * x for x in (r["acc_t1"], r["acc_t2"], *r["acc_t2_ci"]))
-            theirs_t1, theirs_t2 = paper["Acc@t1"], paper["Acc@t2"]
             ours = (r["task"], paper["setting"], t1, t2, low, high, r["n"])
-            rows.append((*ours, theirs_t1, theirs_t2, low <= theirs_t2 <= high))
+            rows.append((*ours, paper["Acc@t1"], paper["Acc@t2"], low <= paper["Acc@t2"] <= high))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def orientation(models: Sequence[str] = tuple(MODELS.values())) -> pd.DataFrame:
+def orientation() -> pd.DataFrame:
     """The paper's Acc@t2 by model and setting, one column for each benchmark: other models and tasks than the embedded
     ones, so for orientation only."""
     frame = published()
-    frame = frame[frame["model"].isin(models)]
-    wide = frame.pivot(index=["model", "setting"], columns="benchmark", values="Acc@t2")
-    order = frame[["model", "setting"]].drop_duplicates().itertuples(index=False, name=None)
-    return wide.reindex(pd.MultiIndex.from_tuples(list(order), names=["model", "setting"]))[list(BENCHMARKS.values())]
+    frame = frame[frame["model"].isin(MODELS.values())].set_index(["model", "setting", "benchmark"])
+    return frame["Acc@t2"].unstack(sort=False).rename_axis(columns="benchmark")

@@ -1,8 +1,7 @@
 """The statistics behind every table: intervals, tests, and their limits; plain numbers in, plain numbers out.
 
 Nothing here divides by zero: without a question an interval is the whole range, and if all questions agree it still has
-the width that so few questions allow.
-"""
+the width that so few questions allow."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ def bootstrap_ci(differences: np.ndarray, seed: int = 0, resamples: int = 10_000
 
     Resampling n values of three kinds is one multinomial draw per resample (Efron & Tibshirani 1993, ch. 13). If all
     are alike, every resample is too and would claim certainty: then the interval reaches as far as unseen kinds may
-    weigh, at most 1 − 0.025^(1/n) (the exact binomial bound for no event in n). [−1, 1] if n is 0.
-    """
+    weigh, at most 1 − 0.025^(1/n) (the exact binomial bound for no event in n). [−1, 1] if n is 0."""
     n = len(differences)
     if n == 0:
         return [-1.0, 1.0]
@@ -60,14 +58,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_detectable(discordant: float, n: int, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """The smallest difference of two paired rates that n problems show with this power, by the normal approximation
+def smallest_detectable(discordant: float, n: int) -> float | None:
+    """The smallest difference of two paired rates that n problems show with a power of 0.8, by the normal approximation
     (z_{1−α/2} + z_{power}) · sqrt(share of discordant pairs / n) (Connor 1987). None for n = 0."""
     from scipy.stats import norm
 
     if n == 0:
         return None
-    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * math.sqrt(max(discordant, 1 / n) / n))
+    return float((norm.ppf(0.5 + LEVEL / 2) + norm.ppf(0.8)) * math.sqrt(max(discordant, 1 / n) / n))
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, list[float] | None]:

@@ -58,10 +58,8 @@ def shape_of(name: str) -> Shape:
 
 
 def shape_from_config(config: Mapping[str, Any]) -> Shape:
-    """The shape in a decoder's config.json, its weights counted on torch's meta device, which takes no memory.
-
-    Raises ValueError for an architecture that is not a decoder of attention and linear layers.
-    """
+    """The shape in a decoder's config.json, its weights counted on torch's meta device, which takes no memory. Raises
+    ValueError for an architecture that is not a decoder of attention and linear layers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -8,5 +8,3 @@ from .choice import extract_choice
 from .graders import Grade, grade, grade_many, read, text_scores
 from .math_pool import same_math
 from .replies import Reading
-
-__all__ = ["Grade", "Reading", "extract_choice", "grade", "grade_many", "read", "same_math", "text_scores"]

@@ -54,8 +54,7 @@ def extract_choice(text: str, choices: Sequence[str]) -> str | None:
 
     The last clear statement counts ("the answer is ...", `Finish[...]`, `\boxed{}`), then "C is correct", "I choose C",
     then a line that is a letter, then the wording of exactly one option. Two letters, a letter that is no option, a
-    refusal and an echo of the options give None: a letter is never invented.
-    """
+    refusal and an echo of the options give None: a letter is never invented."""
     return read_choice(text, choices).answer
 
 

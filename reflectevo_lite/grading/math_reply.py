@@ -38,11 +38,8 @@ _PARTS = re.compile(  # what may stand between boxes that are parts of one answe
 
 
 def read_math(text: str) -> Reading:
-    r"""The answer in a reply to a math question, as LaTeX or plain text.
-
-    What is announced last (`\boxed{}`, "Answer: …", "#### …"), else a last line that is an expression, else the last
-    formula or number.
-    """
+    r"""The answer in a reply to a math question, as LaTeX or plain text. What is announced last (`\boxed{}`, "Answer:
+    …", "#### …"), else a last line that is an expression, else the last formula or number."""
     text = own_reply(text)
     found = statements(text)
     reading = last_said(text, found, _said)

@@ -6,8 +6,7 @@ of the answer (list, tuple or interval, matrix, number in a base, word) is compa
 one expression against one expression, goes to math-verify (https://github.com/huggingface/Math-Verify).
 
 Limits: symbolic work has no limit in here: the parent kills this process. Decimals are exact (0.33 is not 1/3).
-Different known units are different answers; they are never converted. Unions are compared interval by interval.
-"""
+Different known units are different answers; they are never converted. Unions are compared interval by interval."""
 
 from __future__ import annotations
 

@@ -22,11 +22,9 @@ _MOST = 40  # blocks, and cuts of one block
 
 
 def read_code(text: str, tests: Sequence[str] = ()) -> Reading:
-    """The program in a reply.
-
-    Of the fenced Python blocks the last that defines what `tests` call, after the blocks whose definitions it needs;
-    without tests the longest. Without a fence, the part of the text that is Python. Else the text as it is.
-    """
+    """The program in a reply. Of the fenced Python blocks the last that defines what `tests` call, after the blocks
+    whose definitions it needs; without tests the longest. Without a fence, the part of the text that is Python. Else
+    the text as it is."""
     text = text[-20 * MAX_CHARS :] if isinstance(text, str) else ""
     text = re.split(r"</think>", text)[-1].replace("\r\n", "\n").replace("\0", "").replace("\ufeff", "")
     text = next((part for part in _END_TOKEN.split(text) if part.strip()), "")
@@ -60,9 +58,7 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 def _fenced(text: str, opening: re.Match) -> tuple[str, int]:
     """The block after an opening fence and where it ends: at the first fence that leaves Python, else the first of all.
-
-    A docstring may hold fences; a last line may end with one; a block that was cut has none.
-    """
+    A docstring may hold fences; a last line may end with one; a block that was cut has none."""
     close = re.compile(rf"(?:^[ \t>]*|(?<=\S)[ \t]*){opening[1][0]}{{{len(opening[1])},}}[ \t]*$", re.M)
     ends = [m for m, _ in zip(close.finditer(text, opening.end()), range(_MOST), strict=False)]
     if not ends:

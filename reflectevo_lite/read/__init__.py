@@ -1,9 +1,9 @@
 """What a person sees of a run: tables, figures, transcripts, the explorer, the report.
 
-A finished or half-finished run comes in; nothing here changes it, but for figures, annotations and the report.
+A finished or half-finished run comes in; nothing here changes it, but for figures, annotations and the report. The
+module `figures` is for others too; only importing it loads seaborn.
 """
 
-from . import figures
 from .explorer import Explorer
 from .report import build_report
 from .tables import (
@@ -27,9 +27,3 @@ from .tables import (
     with_intervals,
 )
 from .widgets import explore
-
-__all__ = [
-    "Explorer", "accused", "build_report", "by_instruction", "compare_runs", "comparisons", "dpo_ends", "error_classes", "explore", "figures",
-    "load_metrics", "localisation", "modes", "results", "results_of", "seeds", "styled", "training_curves", "transcript",
-    "turn_curve", "verdicts", "with_intervals",
-]  # fmt: skip

@@ -1,7 +1,6 @@
 """Read a run's transcripts one by one: filter, page through, compare two settings, label the mistake, leave a note.
 
-Nothing here needs a widget; `widgets.explore` puts some on top.
-"""
+Nothing here needs a widget; `widgets.explore` puts some on top."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ class Transcripts:
     `frame` has one row per reflection: id, task, setting (the eval file's stem, "rollouts" or "rollouts round n"),
     outcome, instruction, class (of the first attempt's error; "–" for right ones), tokens (of reflection and second
     attempt). Texts stay on disk (in file, row `place`, reflection `part`) until `item` reads them, so tens of thousands
-    of rows open in a moment. Raises FileNotFoundError if a run has neither evals nor rollouts.
-    """
+    of rows open in a moment. Raises FileNotFoundError if a run has neither evals nor rollouts."""
 
     def __init__(self, run_dir: str | Path) -> None:
         self.run = store.Run(store.resolve_dir(run_dir))
@@ -108,11 +106,9 @@ def _texts(problem: dict[str, Any] | None, first: dict[str, Any], reflections: S
 
 
 class Explorer:
-    """What is shown of a run and where we are in it. Every method returns what it changed.
-
-    `frame` holds all rows (see `Transcripts`), `shown` the numbers of those that pass the filter, `position` the place
-    in `shown` (-1 if nothing passes), `other` the setting that the current question is compared with.
-    """
+    """What is shown of a run and where we are in it. Every method returns what it changed. `frame` holds all rows (see
+    `Transcripts`), `shown` the numbers of those that pass the filter, `position` the place in `shown` (-1 if nothing
+    passes), `other` the setting that the current question is compared with."""
 
     def __init__(self, run_dir: str | Path) -> None:
         self.transcripts = Transcripts(run_dir)
@@ -122,7 +118,7 @@ class Explorer:
         self._notes: dict[tuple[str, str], dict[str, Any]] = {}
         self._by_rule = self.frame["class"].copy()
         self._rows_of = {id: np.asarray(at) for id, at in self.frame.groupby("id", sort=False).indices.items()}
-        for row in store.iter_jsonl(self.path) if self.path.exists() else ():
+        for row in store.Rows(self.path) if self.path.exists() else ():
             self._apply(row)
         self.show(range(len(self.frame)))
 
@@ -137,11 +133,9 @@ class Explorer:
         return {name: found[name] for name in (*usual.get(column, sorted(found)), *found) if name in found}
 
     def filter(self, **wanted: str | Sequence[str] | None) -> pd.DataFrame:
-        """Show the rows that have every wanted value, and go to the first; returns them.
-
-        Keywords are `COLUMNS` (the class also as `error`), each a value or a list; None asks for nothing. Raises
-        ValueError for an unknown name or value.
-        """
+        """Show the rows that have every wanted value, and go to the first; returns them. Keywords are `COLUMNS` (the
+        class also as `error`), each a value or a list; None asks for nothing. Raises ValueError for an unknown name or
+        value."""
         mask = np.ones(len(self.frame), bool)
         for name, values in wanted.items():
             column = "class" if name == "error" else name
@@ -192,8 +186,7 @@ class Explorer:
 
         Appended to `<run_dir>/annotations.jsonl`: the last line for an (id, setting) counts, None or "" takes a label
         or note back. All settings share the first attempt, so its class too. Raises ValueError for an unknown class or
-        if nothing is shown, OSError if the file cannot be written.
-        """
+        if nothing is shown, OSError if the file cannot be written."""
         if self.position < 0:
             raise ValueError("no row is shown: nothing to annotate")
         if error is not None and error not in mistakes.CLASSES:

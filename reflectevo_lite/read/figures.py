@@ -1,7 +1,6 @@
 """Every figure, from a data frame: seaborn, one style, colour-blind safe, axes with units, n and 95 % intervals shown.
 
-Each function returns a matplotlib Figure that belongs to no window; `show` displays and keeps it.
-"""
+Each function returns a matplotlib Figure that belongs to no window; `show` displays and keeps it."""
 
 from __future__ import annotations
 
@@ -9,20 +8,19 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from .. import evaluate, prompts, store
 from ..evaluate import Evaluation
 from . import mistakes
 from .mistakes import taxonomy_shares as taxonomy_shares  # the frames of two figures, at hand beside them
 from .tables import reflections as reflections
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (  # seaborn's "colorblind"
     "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9",
@@ -38,9 +36,6 @@ FAMILIES = {  # family of a setting → its colour, and what it is called
 
 
 def _figure(width: float = 7.5, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
-    import seaborn as sns
-    from matplotlib.figure import Figure
-
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell and not any(Figure in f.type_printers for f in shell.display_formatter.formatters.values()):
         # without pyplot's inline backend nobody told IPython how to draw a figure, and it prints the repr
@@ -122,8 +117,6 @@ def _n(column: pd.Series) -> str:
 
 def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
     """Problems per task and split, and question lengths in words with context and options. `problems`: by split."""
-    import seaborn as sns
-
     texts = [(split, p["task"], prompts.question_text(p)) for split, rows in problems.items() for p in rows]
     counted = [(split, task, len(text.split())) for split, task, text in texts]
     frame = pd.DataFrame(counted, columns=["split", "task", "words"])
@@ -140,8 +133,6 @@ def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
 
 def instructions(frame: pd.DataFrame) -> Figure:
     """Heat map of `read.by_instruction`: verify × locate × plan, share of second turns that are correct."""
-    import seaborn as sns
-
     figure, both = _figure(9.5, 3.9, 2)
     style = {"annot": True, "fmt": ".0f", "cmap": "viridis", "vmin": 0, "cbar_kws": {"label": "corrected (%)"}}
     high = 100 * frame["corrected"].max() if len(frame) else 1
@@ -184,12 +175,8 @@ PANELS = {  # kind of training → (column, unit, title) of each panel
 
 
 def training(curves: pd.DataFrame, kind: str) -> Figure:
-    """The curves of every adapter of a kind (of `PANELS`), from `read.training_curves`.
-
-    Dashed: the loss on held-out training questions, if there are any.
-    """
-    import seaborn as sns
-
+    """The curves of every adapter of a kind (of `PANELS`), from `read.training_curves`. Dashed: the loss on held-out
+    training questions, if there are any."""
     frame, panels = curves[curves["kind"] == kind], PANELS[kind]
     if frame.empty:
         figure, axes = _figure(7.5, 1)
@@ -363,8 +350,6 @@ def _heat(
     frame: pd.DataFrame, rows: str, columns: str, value: str, sign: str = "", **style: Any
 ) -> tuple[Figure, Axes]:
     """Each cell's value in percent, with its interval below."""
-    import seaborn as sns
-
     percent = 100 * frame[[value, "low", "high"]]
     text = [f"{v:{sign}.1f}\n[{low:{sign}.0f}, {high:{sign}.0f}]" for v, low, high in percent.to_numpy()]
     cells = frame.assign(percent=percent[value], text=text)
@@ -434,8 +419,6 @@ def taxonomy(shares: pd.DataFrame) -> Figure:
 
 def reflection_style(frame: pd.DataFrame, top: int = 5) -> Figure:
     """Length, diversity and the `top` first verbs of reflections by setting, from `reflections`."""
-    import seaborn as sns
-
     texts = {name: frame.loc[frame["setting"] == name, "text"] for name in frame["setting"].unique()}
     figure, (left, middle, right) = _figure(11.5, 0.55 * len(texts) + 2.1, 3)
     sns.boxplot(frame, y="setting", x="words", order=list(texts), color=BLUE, showfliers=False, width=0.55, ax=left)

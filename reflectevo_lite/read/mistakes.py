@@ -1,7 +1,6 @@
 """What went wrong in a first answer, in the taxonomy of the paper's error analysis (section 3.2).
 
-Rules say only what they can be sure of. Everything else waits for a reader, whose label in the explorer always wins.
-"""
+Rules say only what they can be sure of. Everything else waits for a reader, whose label in the explorer always wins."""
 
 from __future__ import annotations
 
@@ -37,11 +36,9 @@ _EQUATION = re.compile(
 
 
 def by_rule(problem: Problem | None, attempt: str, answer: str | None = "", *, truncated: bool = False) -> str | None:
-    """The class of a wrong attempt's first error, None if no rule can tell.
-
-    `answer` is what the grader read (None: nothing), `truncated` whether the length limit cut the attempt. Without the
-    problem only the rules that need no gold steps apply.
-    """
+    """The class of a wrong attempt's first error, None if no rule can tell. `answer` is what the grader read (None:
+    nothing), `truncated` whether the length limit cut the attempt. Without the problem only the rules that need no gold
+    steps apply."""
     if truncated:
         return "completeness"
     if problem and problem.get("meta", {}).get("source") == "synthetic":
@@ -53,10 +50,8 @@ def by_rule(problem: Problem | None, attempt: str, answer: str | None = "", *, t
 
 
 def false_equations(text: str) -> list[str]:
-    """Equations between plain numbers (+ − × ÷, no brackets) in a text whose two sides differ.
-
-    A rounded right side counts as equal. What cannot be read as such an equation is passed over.
-    """
+    """Equations between plain numbers (+ − × ÷, no brackets) in a text whose two sides differ. A rounded right side
+    counts as equal. What cannot be read as such an equation is passed over."""
     wrong = []
     plain = text.replace("−", "-").replace("\\times", "×").replace("\\div", "÷").replace("$", "")
     for found in _EQUATION.finditer(plain):
@@ -87,10 +82,8 @@ def _value(expression: str) -> Fraction | None:
 
 def taxonomy_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Wrong first attempts by class of their first error, one per question; from a frame with id, outcome and class.
-
     Columns: class, n, share and its Wilson interval (fractions of all wrong first attempts), total, paper (the share
-    among the paper's failures). What nobody labelled is a class of its own.
-    """
+    among the paper's failures). What nobody labelled is a class of its own."""
     wrong = frame[frame["outcome"].isin(["fixed", "still wrong"])].drop_duplicates("id")
     counts = wrong["class"].astype(str).value_counts()
     names = [*CLASSES, *([UNLABELLED] if counts.get(UNLABELLED) else [])]

@@ -46,15 +46,13 @@ def _rows(metrics: Row, mode: str | None = None) -> dict[Evaluation, Row]:
     return {e: rows[e] for e in sorted(rows, key=lambda e: e.order) if mode in (None, e.mode)}
 
 
-def _percent(value: float, bounds: Sequence[float]) -> tuple[float, float, float]:
-    return 100 * value, 100 * bounds[0], 100 * bounds[1]
+def _percent(value: float, bounds: Sequence[float]) -> list[float]:
+    return [100 * x for x in (value, *bounds)]
 
 
 def results(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
-    """The results table in the paper's form, one row per setting: rates and Δ in percent, the four flips.
-
-    `key` is the eval file's stem, `tokens per question` counts what follows turn 1.
-    """
+    """The results table in the paper's form, one row per setting: rates and Δ in percent, the four flips. `key` is the
+    eval file's stem, `tokens per question` counts what follows turn 1."""
     rows = []
     for e, r in _rows(metrics, mode).items():
         row = {"key": e.stem, "setting": evaluate.label(e.setting, e.control)}
@@ -91,9 +89,9 @@ def unmoved(table: pd.DataFrame) -> str:
     )
 
 
-def results_of(run: store.Run, *, mode: str = "oracle") -> pd.DataFrame:
+def results_of(run: store.Run) -> pd.DataFrame:
     """`results` of the eval files that a run has so far."""
-    return results(evaluate.metrics(run.path("evals")), mode=mode)
+    return results(evaluate.metrics(run.path("evals")))
 
 
 def comparisons(metrics: Row, *, against: str = BASE.stem) -> pd.DataFrame:
@@ -144,10 +142,8 @@ def _verdict(made: Sequence[Row], one: Evaluation) -> str | None:
 
 
 def modes(metrics: Row) -> pd.DataFrame:
-    """Intrinsic beside oracle: Δ, low and high of each setting that was evaluated both ways, in points.
-
-    `broken` and `mended` are the shares of intrinsic mode, in percent.
-    """
+    """Intrinsic beside oracle: Δ, low and high of each setting that was evaluated both ways, in points. `broken` and
+    `mended` are the shares of intrinsic mode, in percent."""
     oracle, found = _rows(metrics, "oracle"), []
     for one, r in _rows(metrics, "intrinsic").items():
         if told := oracle.get(one._replace(mode="oracle")):
@@ -179,15 +175,7 @@ def by_instruction(rollouts: Sequence[Row]) -> pd.DataFrame:
     outcomes: dict[str, list[bool]] = {}
     for r in (r for row in rollouts for r in row["reflections"] if r["instruction"] != "generic"):
         outcomes.setdefault(r["instruction"], []).append(r["turn2"]["correct"])
-    rows = []
-    for instruction, right in sorted(outcomes.items()):
-        verify, _, plan = instruction.split("-")
-        way = (
-            {"1": "trace", "2": "skim"}[verify],
-            prompts.aspect(instruction),
-            {"1": "high", "2": "low"}[plan] + "-level",
-        )
-        rows.append((*way, len(right), sum(right) / len(right)))
+    rows = [(*prompts.parts(name), len(right), sum(right) / len(right)) for name, right in sorted(outcomes.items())]
     return pd.DataFrame(rows, columns=["verify", "locate", "plan", "n", "corrected"])
 
 
@@ -203,10 +191,8 @@ def _diagnosed(problems: Sequence[Row], evals: Evals) -> Iterator[tuple[str, Row
 
 def localisation(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
     """How often a reflection on a wrong answer blames a place that is truly wrong; empty unless tasks are synthetic.
-
     `evals`: rows by setting, with first answers (`evaluate.read_rows`). Columns: setting, n, localised, blames the last
-    step, chance (a random place); fractions.
-    """
+    step, chance (a random place); fractions."""
     columns, hits = ["localised", "blames the last step", "chance"], {}
     for setting, r, errors in _diagnosed(problems, evals):
         if errors and r["reflection"]:
@@ -218,10 +204,8 @@ def localisation(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
 
 
 def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
-    """First error of each wrong first answer by class of the paper's taxonomy, and the share mended.
-
-    Empty unless tasks are synthetic. `evals` as for `localisation`. Columns: setting, class, n, mended.
-    """
+    """First error of each wrong first answer by class of the paper's taxonomy, and the share mended. Empty unless tasks
+    are synthetic. `evals` as for `localisation`. Columns: setting, class, n, mended."""
     found = _diagnosed(problems, evals)
     rows = [(setting, errors[0][1] if errors else "unreadable", r["turn2_correct"]) for setting, r, errors in found]
     frame = pd.DataFrame(rows, columns=["setting", "class", "mended"])
@@ -229,11 +213,9 @@ def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
 
 
 def training_curves(run: store.Run) -> pd.DataFrame:
-    """What was logged while every adapter of a run was trained, one row per report.
-
-    `accuracy` is of pairs in DPO, else of tokens; `margin` is DPO's, `reward` GRPO's; `validation`, the loss on
-    held-out training questions, comes in rows of its own.
-    """
+    """What was logged while every adapter of a run was trained, one row per report. `accuracy` is of pairs in DPO, else
+    of tokens; `margin` is DPO's, `reward` GRPO's; `validation`, the loss on held-out training questions, comes in rows
+    of its own."""
     rows = []
     for path in sorted(run.path("adapters").glob("*/training.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -260,8 +242,7 @@ def turn_curve(evals: Evals) -> pd.DataFrame:
 
     Columns: setting, turn, accuracy with its Wilson interval (fractions), tokens (of this turn, per question), spent
     (up to and with this turn, per question; turn 1 is shared and counts 0), tokens per gain (that this turn spent for
-    each further right answer; None if there is none), n.
-    """
+    each further right answer; None if there is none), n."""
     rows = []
     for setting, found in evals.items():
         before, spent, n = None, 0.0, max(1, len(found))
@@ -307,8 +288,7 @@ def compare_runs(a: store.Run, b: store.Run, setting: str | None = None) -> pd.D
 
     `setting`: a setting's name (oracle mode) or an eval file's stem. Columns: setting, A, B (Acc@t2 in percent),
     difference A − B with its interval, McNemar's p, Holm's over these rows, the smallest detectable difference, n.
-    Raises FileNotFoundError for a run without rows, ValueError for an unknown setting or if the questions differ.
-    """
+    Raises FileNotFoundError for a run without rows, ValueError for an unknown setting or if the questions differ."""
     found = []
     for one in _shared(a, b, setting):
         rows = [run.read("evals", one.file) for run in (a, b)]
@@ -348,7 +328,7 @@ def _check_same_questions(a: store.Run, rows_a: list[Row], b: store.Run, rows_b:
         raise ValueError(f"the runs were asked different questions: {only}; {remedy}")
     files = [run.path("data", "test.jsonl") for run in (a, b)]
     if all(f.exists() for f in files):
-        texts = [{p["id"]: prompts.question_text(p) for p in store.iter_jsonl(f)} for f in files]
+        texts = [{p["id"]: prompts.question_text(p) for p in store.Rows(f)} for f in files]
         alike = texts[0] == texts[1]
     else:
         alike = len({run.environment().get("data", {}).get("test.jsonl") for run in (a, b)} - {None}) < 2
@@ -357,22 +337,20 @@ def _check_same_questions(a: store.Run, rows_a: list[Row], b: store.Run, rows_b:
         raise ValueError(f"{same_ids}: {remedy} (`read.seeds` pools runs with other seeds)")
 
 
-def seeds(runs: Sequence[str | Path], *, mode: str = "oracle", against: str = BASE.setting) -> pd.DataFrame:
+def seeds(runs: Sequence[str | Path]) -> pd.DataFrame:
     """Runs of the same parameters with other seeds, pooled: mean over seeds and its 95 % interval by Student's t.
-
     `runs`: run directories, or metrics.json files; only what every run has is pooled. In percent, and points for the
-    difference from `against`. A seed is of the whole loop, so a handful leaves the interval wide; None for one.
-    """
+    difference from prompted reflection. A seed is of the whole loop, so a handful leaves the interval wide; None for one."""
     files = [path if path.suffix == ".json" else path / "metrics.json" for path in map(Path, runs)]
-    tables = [{e: r["acc_t2"] for e, r in _rows(load_metrics(file), mode).items()} for file in files]
+    tables = [{e: r["acc_t2"] for e, r in _rows(load_metrics(file), "oracle").items()} for file in files]
     shared = set(tables[0]).intersection(*tables) if tables else set()
-    baseline, rows = Evaluation(against, mode), []
+    rows = []
     for one in sorted(shared, key=lambda e: e.order):
         acc = [100 * table[one] for table in tables]
         row: Row = {"setting": evaluate.label(one.setting, one.control), "seeds": len(tables)}
         row |= _spread("Acc@t2", acc) | {"smallest": min(acc), "largest": max(acc)}
-        if baseline in shared and one != baseline:
-            row |= _spread("difference", [100 * (table[one] - table[baseline]) for table in tables])
+        if BASE in shared and one != BASE:
+            row |= _spread("difference", [100 * (table[one] - table[BASE]) for table in tables])
         rows.append(row)
     return pd.DataFrame(rows)
 

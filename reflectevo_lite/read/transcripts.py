@@ -42,11 +42,9 @@ def render(template: str, **values: Any) -> str:
 
 
 def differences(first: str, second: str) -> tuple[Pieces, Pieces]:
-    """Both texts in pieces: words that only the first has are marked "del", those that only the second has "ins".
-
-    Lines are matched first, and words within lines that changed: line by line if as many came as went, so that a
-    changed step is compared with the same step.
-    """
+    """Both texts in pieces: words that only the first has are marked "del", those that only the second has "ins". Lines
+    are matched first, and words within lines that changed: line by line if as many came as went, so that a changed step
+    is compared with the same step."""
     a, b = first.splitlines(keepends=True), second.splitlines(keepends=True)
     old: Pieces = []
     new: Pieces = []
@@ -75,10 +73,8 @@ def _compare_words(left: str, right: str, old: Pieces, new: Pieces, limit: int =
 
 def page(items: Sequence[dict[str, Any]], chips: Sequence[str] = ()) -> str:
     """One question as an HTML page: question, first attempt, and for each setting its reflection and second attempt.
-
     `items`: the question under each setting, each with id, name (of the setting), outcome, problem (or None), question,
-    turn1, and reflection and turn2 (None if there was none). `chips`: small labels beside the id.
-    """
+    turn1, and reflection and turn2 (None if there was none). `chips`: small labels beside the id."""
     return render("transcript.html", columns=[_column(item) for item in items], chips=chips)
 
 

@@ -1,8 +1,7 @@
 """The explorer's widgets: plain ipywidgets over `explorer.Explorer`, with itables for the table.
 
 Names and texts reach the page as option labels (text, never markup) or through templates, which escape them. If a front
-end does not run the script for the keys n and p, the buttons and the list's arrow keys do.
-"""
+end does not run the script for the keys n and p, the buttons and the list's arrow keys do."""
 
 from __future__ import annotations
 

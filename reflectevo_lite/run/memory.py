@@ -69,11 +69,9 @@ def optimiser(setup: Setup) -> float:
 
 
 def activations(setup: Setup, tokens: int) -> float:
-    """Bytes kept for the backward pass over `tokens` of a batch.
-
-    A layer's bytes per token, in 16 bits, are fitted to what autograd saved in PEFT Llama layers of seven shapes with
-    sdpa, to 0.1 %. With checkpointing a layer keeps its input only, and one layer at a time is recomputed.
-    """
+    """Bytes kept for the backward pass over `tokens` of a batch. A layer's bytes per token, in 16 bits, are fitted to
+    what autograd saved in PEFT Llama layers of seven shapes with sdpa, to 0.1 %. With checkpointing a layer keeps its
+    input only, and one layer at a time is recomputed."""
     s = setup.shape
     layer = 19 * s.hidden + 6.3 * s.heads * s.head_dim + 4.3 * s.kv_heads * s.head_dim + 8.4 * s.intermediate
     layer = (layer + 14 * setup.lora_r + 16) * setup.bytes_per_weight / 2
@@ -83,11 +81,9 @@ def activations(setup: Setup, tokens: int) -> float:
 
 
 def train_memory(setup: Setup, kind: str, batch: int) -> float:
-    """Peak bytes of a training step whose rows are all `max_length` long: the most it can be.
-
-    SFT's loss goes over the vocabulary in chunks of 256 tokens. DPO holds the logits of chosen and rejected five times in
-    the model's precision: measured on an H200 at Qwen3-1.7B's shape, 28.3 GiB for 16 rows of up to 1,050 tokens.
-    """
+    """Peak bytes of a training step whose rows are all `max_length` long: the most it can be. SFT's loss goes over the
+    vocabulary in chunks of 256 tokens. DPO holds the logits of chosen and rejected five times in the model's precision:
+    measured on an H200 at Qwen3-1.7B's shape, 28.3 GiB for 16 rows of up to 1,050 tokens."""
     tokens = batch * setup.max_length * (2 if kind == "dpo" else 1)
     logits = tokens * 5 * setup.bytes_per_weight if kind == "dpo" else 256 * 3 * 4
     return weights(setup) + optimiser(setup) + activations(setup, tokens) + logits * setup.shape.vocab + OVERHEAD

@@ -73,8 +73,7 @@ def run_tests(code: str, tests: Sequence[str], *, setup: str = "", timeout_s: fl
     `timeout_s`: wall-clock seconds for start, program, calls; for asserts other than `call == literal`, as long again.
     Raises SandboxError if the code may not be run (ALLOW_WEAK_SANDBOX=1 in the environment runs it even if `level`
     names kinds that are not contained), ValueError for tests that cannot be judged: none at all, statements other than
-    asserts, a call that depends on a lambda or comparing loop.
-    """
+    asserts, a call that depends on a lambda or comparing loop."""
     asserts = [a for test in tests for a in read_asserts(test)]
     if not asserts:
         raise ValueError("no assert statement to judge the program by")

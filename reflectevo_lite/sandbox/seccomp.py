@@ -24,8 +24,7 @@ def make_filter() -> bytes:
 
     Of clone only threads are left. clone3 hides its flags from a filter, so it is said not to exist, and the C library
     takes clone. Another architecture's calls kill; x32 calls have numbers of their own.
-    Source: https://man7.org/linux/man-pages/man2/seccomp.2.html.
-    """
+    Source: https://man7.org/linux/man-pages/man2/seccomp.2.html."""
     column, arch = MACHINES.get(platform.machine(), (None, None))
     if column is None or sys.maxsize < 2**32 or sys.byteorder != "little":
         return b""

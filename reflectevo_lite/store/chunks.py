@@ -1,7 +1,6 @@
 """JSON Lines files that grow by chunks. A run that is cut off goes on after the last whole chunk, to the same bytes.
 
-One process at a time writes: the open file is locked, and the lock ends with the process, however it dies.
-"""
+One process at a time writes: the open file is locked, and the lock ends with the process, however it dies."""
 
 import contextlib
 import json
@@ -32,8 +31,7 @@ def append_chunks(
     `make(i)` returns the `size` rows of chunk i (the last may hold fewer) and must depend on i alone. `on_chunk(i,
     rows)` hears of every chunk in order, those on disk included; what it raises about these leaves the file as it is.
     A finished file has a marker beside it. Raises InUse if another process appends to the file, NoRoom on a full disk,
-    ValueError if it was made of other chunks or a row amid it is damaged; it is left with whole chunks in any case.
-    """
+    ValueError if it was made of other chunks or a row amid it is damaged; it is left with whole chunks in any case."""
     path, hear = Path(path), on_chunk or (lambda i, rows: None)
     path.parent.mkdir(parents=True, exist_ok=True)
     if _tell_finished(path, chunks, size, hear):

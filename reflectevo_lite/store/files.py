@@ -38,17 +38,10 @@ def read_jsonl(path: str | Path) -> list[Any]:
     return list(Rows(path))
 
 
-def iter_jsonl(path: str | Path) -> Iterator[Any]:
-    """Rows of a file one by one, as from `Rows`."""
-    return iter(Rows(path))
-
-
 class Rows(Sequence):
-    """The rows of a JSON Lines file, left on disk: a read-only sequence that takes 8 bytes of memory a row.
-
-    A slice is another view. An unfinished last line (a killed writer's) is left out; rows appended later are not seen,
-    and the file must not change otherwise. Raises FileNotFoundError, and ValueError naming the line that is not JSON.
-    """
+    """The rows of a JSON Lines file, left on disk: a read-only sequence that takes 8 bytes of memory a row. A slice is
+    another view. An unfinished last line (a killed writer's) is left out; rows appended later are not seen, and the
+    file must not change otherwise. Raises FileNotFoundError, and ValueError naming the line that is not JSON."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

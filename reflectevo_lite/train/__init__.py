@@ -8,17 +8,3 @@ from .backend import explicit, settle, trainable
 from .export import export
 from .params import GRPOParams, TrainParams, planned_steps
 from .training import train, train_dpo, train_grpo, train_sft
-
-__all__ = [
-    "GRPOParams",
-    "TrainParams",
-    "explicit",
-    "export",
-    "planned_steps",
-    "settle",
-    "train",
-    "train_dpo",
-    "train_grpo",
-    "train_sft",
-    "trainable",
-]

@@ -3,8 +3,7 @@
     reflectevo export artifacts/h100_llama3_8b --setting reflector --merged --gguf q8_0 --push me/llama3-reflector
 
 Each goes to `<run_dir>/exports/<setting>/<form>/` with a model card of the run's own numbers. An adapter trained over
-4-bit weights is merged into the stored 16-bit ones, as is usual: not bit for bit what was trained.
-"""
+4-bit weights is merged into the stored 16-bit ones, as is usual: not bit for bit what was trained."""
 
 from __future__ import annotations
 
@@ -45,11 +44,9 @@ def export(
     push: str | None = None,
     out: str | Path | None = None,
 ) -> Exported:
-    """Write the adapter `setting` of a run as asked for; `gguf` names a precision and implies `merged`.
-
-    `push`: a Hub repository (owner/name) that gets the merged model, or the adapter if none was asked for. Raises
-    ValueError if the run has no such adapter, a tool is missing, or the repository's name is not one.
-    """
+    """Write the adapter `setting` of a run as asked for; `gguf` names a precision and implies `merged`. `push`: a Hub
+    repository (owner/name) that gets the merged model, or the adapter if none was asked for. Raises ValueError if the
+    run has no such adapter, a tool is missing, or the repository's name is not one."""
     run = store.Run(run_dir)
     if not run.path("adapters", setting, "training.json").exists():
         found = ", ".join(sorted(p.parent.name for p in run.path("adapters").glob("*/training.json")))

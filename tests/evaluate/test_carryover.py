@@ -3,8 +3,9 @@
 import pytest
 from madeup import eval_row
 
-from reflectevo_lite import embedded, evaluate, read, store
+from reflectevo_lite import embedded, evaluate, store
 from reflectevo_lite.evaluate import Asked, Setting, carryover, paper
+from reflectevo_lite.read import figures
 
 
 def test_transfer_trains_on_as_many_rows_of_every_task():
@@ -28,7 +29,7 @@ def test_the_transfer_map_pairs_the_same_questions(base):
     wrong = sum(not r["turn2_correct"] for r in base if r["task"] == "lists")
     assert frame.loc["lists", "difference"] == pytest.approx(wrong / 50) and frame.loc["lists", "low"] > 0
     assert frame.loc["lineup", "difference"] == 0 and frame.loc["lineup", "low"] < 0 < frame.loc["lineup", "high"]
-    assert read.figures.transfer(frame.reset_index(), "prompted").axes
+    assert figures.transfer(frame.reset_index(), "prompted").axes
 
 
 def test_a_swapped_reflection_reaches_the_other_generator_word_for_word(scripted, tmp_path):
@@ -44,7 +45,7 @@ def test_a_swapped_reflection_reaches_the_other_generator_word_for_word(scripted
     with pytest.raises(ValueError, match="take both from one run"):
         evaluate.swap(engine, asked._replace(problems=problems[1:], first=first[1:]), own, None, "other.jsonl")
     table = carryover.swap_table({("x", "base model"): own, ("x", "b"): rows})
-    assert table["acc_t2"].nunique() == 1 and read.figures.swaps(table).axes
+    assert table["acc_t2"].nunique() == 1 and figures.swaps(table).axes
 
 
 # -- The paper's figures -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from conftest import ROOT
 from madeup import eval_row
 
 from reflectevo_lite import embedded, evaluate, read, store
+from reflectevo_lite.read import figures
 from reflectevo_lite.run import cli
 
 RIGHT = {"prompted": 0.3, "reflector_only": 0.7, "unfiltered": 0.32, "round_2": 0.71, "odd_name": 0.3}
@@ -210,4 +211,4 @@ def test_the_turn_curve_knows_what_each_turn_cost():
     )
     assert list(curve["accuracy"]) == [0.25, 0.5, 0.75] and list(curve["spent"]) == [0, 22.5, 47.5]
     assert curve["tokens per gain"].iloc[1:].tolist() == [90, 100] and (curve["low"] < curve["accuracy"]).all()
-    assert len(read.figures.turns(curve).axes) == 2
+    assert len(figures.turns(curve).axes) == 2

@@ -2,8 +2,7 @@
 
 transformers' `DynamicCache` copies all it holds at every token; its `StaticCache` attends over all it may ever hold.
 This one has room for a few tokens to come, which the mask hides, and grows. Attention is shown whole buffers: a
-processor reads at full speed only if there are no gaps between rows.
-"""
+processor reads at full speed only if there are no gaps between rows."""
 
 from collections.abc import Sequence
 from typing import Any

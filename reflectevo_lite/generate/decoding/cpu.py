@@ -2,8 +2,7 @@
 
 torch's `scaled_dot_product_attention` takes rows and heads one by one and copies grouped-query keys and values for each
 head: 10 to 15 times the time for 16 heads that share 8 (two cores, float32, 128 to 4,096 tokens held). Its float32
-linear layers go to MKL, which uses no AVX-512 on AMD processors: oneDNN took 0.4 to 0.7 of the time for 256 rows.
-"""
+linear layers go to MKL, which uses no AVX-512 on AMD processors: oneDNN took 0.4 to 0.7 of the time for 256 rows."""
 
 import contextlib
 import functools
@@ -54,9 +53,7 @@ def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """Rows × new tokens × heads × head dimension, from query, key and value (rows × heads × tokens × head dimension).
-
-    `attention_mask` (rows × 1 × new tokens × tokens) is added to the scores. `options` are those of torch's own.
-    """
+    `attention_mask` (rows × 1 × new tokens × tokens) is added to the scores. `options` are those of torch's own."""
     rows, heads, new, size = query.shape
     kv_heads, tokens = key.shape[1:3]
     scaling, more = options.get("scaling"), options.get("dropout") or options.get("position_bias") is not None

@@ -3,8 +3,7 @@
 Prompts that begin alike (samples of one prompt, reflections on one attempt) share one run over their beginning.
 Finished rows leave the batch. If most rows repeat what they have read, as second attempts do, what followed there is
 guessed and checked in one pass: prompt lookup decoding (https://github.com/apoorvumang/prompt-lookup-decoding) for
-whole batches. Each token of a row has its own uniform number, so that neither batches nor guesses change a sample.
-"""
+whole batches. Each token of a row has its own uniform number, so that neither batches nor guesses change a sample."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, takewhile
@@ -73,9 +72,7 @@ def decode(
     model: Any, prompts: Prompts, groups: Sequence[Group], how: Sampling, stops: Sequence[int], draws: Tensor | None
 ) -> dict[int, list[int]]:
     """New token ids of each prompt named in `groups`; those after the first of `stops` are left over from a guess.
-
-    Above temperature 0, `draws` (prompts × `max_new_tokens`) holds a uniform number in [0, 1) for each new token.
-    """
+    Above temperature 0, `draws` (prompts × `max_new_tokens`) holds a uniform number in [0, 1) for each new token."""
     with cpu.faster(model):
         order, on = [i for g in groups for i in g.rows], {"device": model.device}
         cache, logits, mask = _prefill(model, prompts, groups)
@@ -114,11 +111,9 @@ def decode(
 
 
 def look_up(text: Tensor, length: Tensor) -> Tensor:
-    """What followed each row's last `NGRAM` tokens when it last had them before, as guesses of its next tokens.
-
-    Of `text` (token ids, rows × width) the first `length` (rows) count. Returns rows × `DRAFT`, -1 where there is no
-    guess, or rows × 0 if fewer than `DRAFTED_SHARE` of the rows have one.
-    """
+    """What followed each row's last `NGRAM` tokens when it last had them before, as guesses of its next tokens. Of
+    `text` (token ids, rows × width) the first `length` (rows) count. Returns rows × `DRAFT`, -1 where there is no
+    guess, or rows × 0 if fewer than `DRAFTED_SHARE` of the rows have one."""
     end = int(length.max()) - NGRAM
     if int(length.min()) <= NGRAM:
         return text[:, :0]

@@ -7,11 +7,9 @@ from .gpu import generation, training
 
 
 def run(out: str | Path, *, gpu: bool = False, rounds: int = 5, size: int = 256, seconds: float = 1800) -> str:
-    """Measure, write every table to `out` (JSON and Markdown), and return the tables as Markdown.
-
-    On the CPU, `rounds` comparisons each, `size` problems at a time. With `gpu`, also generation and training steps, for
-    at most `seconds`. Raises ValueError for `gpu` without CUDA, and if `out` holds figures of another card.
-    """
+    """Measure, write every table to `out` (JSON and Markdown), and return the tables as Markdown. On the CPU, `rounds`
+    comparisons each, `size` problems at a time. With `gpu`, also generation and training steps, for at most `seconds`.
+    Raises ValueError for `gpu` without CUDA, and if `out` holds figures of another card."""
     import torch
 
     if gpu and not torch.cuda.is_available():

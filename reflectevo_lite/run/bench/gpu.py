@@ -1,8 +1,7 @@
 """The card's tables: training steps (plain TRL + PEFT against this package's path) and generation, at real models' shapes.
 
 Every measurement is a process of its own (`child`), since Unsloth changes trl for the whole process. It has a time limit
-and a log in `<out>/logs/`. Tables are written anew after every measurement; the same command goes on from there.
-"""
+and a log in `<out>/logs/`. Tables are written anew after every measurement; the same command goes on from there."""
 
 from __future__ import annotations
 
@@ -37,10 +36,8 @@ Job = tuple[str, dict[str, Any], float]  # what the child does, with which optio
 def training(
     out: str | Path, *, seconds: float, shapes: Words = SHAPES, arms: Words = tuple(ARMS), repeats: int = 3
 ) -> str:
-    """Measure every shape, objective and arm, write gpu_training.json and .md to `out`, and return the table.
-
-    An arm that fails is kept with its error, and measured again the next time. Four bits need bitsandbytes and a card.
-    """
+    """Measure every shape, objective and arm, write gpu_training.json and .md to `out`, and return the table. An arm
+    that fails is kept with its error, and measured again the next time. Four bits need bitsandbytes and a card."""
     path, settings = Path(out) / "gpu_training", {"warm_up": WARM_UP, "lora_r": RANK}
     four_bits = _card() and importlib.util.find_spec("bitsandbytes")
     arms = [arm for arm in arms if four_bits or arm not in FOUR_BITS]
@@ -84,10 +81,8 @@ def training_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def generation(out: str | Path, *, seconds: float, shape: str = SHAPES[0], prompts: int = 256, new: int = 128) -> str:
-    """Greedy generation of `new` tokens for each of `prompts` prompts, in batches, against one prompt at a time.
-
-    Writes generation.json and .md to `out` and returns the table. Continuous batches come last: they may hang.
-    """
+    """Greedy generation of `new` tokens for each of `prompts` prompts, in batches, against one prompt at a time. Writes
+    generation.json and .md to `out` and returns the table. Continuous batches come last: they may hang."""
     path, settings = Path(out) / "generation", {"shape": shape, "prompts": prompts, "new_tokens": new}
     rows, failed = _known(path, settings), {}
     note = f"Generation on random weights of {shape}'s shape."
