@@ -5,7 +5,6 @@ Each function returns a matplotlib Figure that belongs to no window; `show` disp
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -205,8 +204,8 @@ def pretraining(history: list[dict[str, float]]) -> Figure:
     """Loss of `embedded.pretrain` against tokens seen, smoothed over 20 steps."""
     frame, (figure, axes) = pd.DataFrame(history), _figure(7.5, 3.2)
     axes.plot(frame["tokens"] / 1e6, frame["loss"].rolling(20, min_periods=1).mean(), color=BLUE)
-    unit, title = "loss (nats per trained token)", "Pre-training of the embedded model"
-    _label(axes, "tokens seen (millions)", unit, title, yscale="log")
+    title = "Pre-training of the embedded model"
+    _label(axes, "tokens seen (millions)", "loss (nats per trained token)", title, yscale="log")
     return figure
 
 
@@ -215,11 +214,9 @@ def accuracy(results: pd.DataFrame) -> Figure:
     figure, axes = _figure(9, 0.42 * len(results) + 1.5)
     for i, row in enumerate(results.to_dict("records")):
         first, second, low, high = row["Acc@t1"], row["Acc@t2"], row["Δ low"], row["Δ high"]
-        color = GREEN if low > 0 else RED if high < 0 else GREY
+        color, spread = GREEN if low > 0 else RED if high < 0 else GREY, _bars(second, first + low, first + high)
         axes.plot([first, second], [i, i], color=color, lw=2, alpha=0.6, zorder=1)
-        axes.errorbar(
-            second, i, xerr=_bars(second, first + low, first + high), color=color, capsize=3, lw=1.4, zorder=2
-        )
+        axes.errorbar(second, i, xerr=spread, color=color, capsize=3, lw=1.4, zorder=2)
         axes.scatter([first], [i], facecolor="white", edgecolor="black", s=36, zorder=3)
         axes.scatter([second], [i], color=color, s=46, zorder=3)
         axes.annotate(f"{second:.1f}", (second, i), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
@@ -270,11 +267,11 @@ def tokens_accuracy(results: pd.DataFrame) -> Figure:
     return figure
 
 
-def _name_beside(axes: Axes, rows: list[dict[str, Any]], gap: float = 0.052) -> None:
-    """Name each point (in order of height) at the right edge, no two labels closer than `gap` of the axes' height."""
+def _name_beside(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Name each point (in order of height) at the right edge, no two labels closer than 5 % of the axes' height."""
     low, high = axes.get_ylim()
     heights = np.array([(row["Acc@t2"] - low) / (high - low) for row in rows])
-    steps = min(gap, 1 / max(1, len(rows))) * np.arange(len(rows))
+    steps = min(0.052, 1 / max(1, len(rows))) * np.arange(len(rows))
     pushed_up = np.maximum.accumulate(heights - steps) + steps
     places = np.minimum(pushed_up, 0.99 - steps[::-1])
     leader = {"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4, "relpos": (0, 0.5)}
@@ -340,15 +337,12 @@ def transfer(frame: pd.DataFrame, baseline: str) -> Figure:
 def swaps(frame: pd.DataFrame) -> Figure:
     """Heat map of `evaluate.swaps_of`: Acc@t2 by whose reflections (rows) and by which Generator (columns)."""
     style = {"cmap": "viridis", "cbar_kws": {"label": "Acc@t2 (%)"}}
-    figure, axes = _heat(frame, "reflections of", "used by", "acc_t2", **style)
-    title = f"Acc@t2 (%), 95 % intervals (n = {_n(frame['n'])})"
-    _label(axes, "second answer by", "reflections of", title)
+    figure, axes = _heat(frame, "reflections of", "used by", "acc_t2", "", **style)
+    _label(axes, "second answer by", "reflections of", f"Acc@t2 (%), 95 % intervals (n = {_n(frame['n'])})")
     return figure
 
 
-def _heat(
-    frame: pd.DataFrame, rows: str, columns: str, value: str, sign: str = "", **style: Any
-) -> tuple[Figure, Axes]:
+def _heat(frame: pd.DataFrame, rows: str, columns: str, value: str, sign: str, **style: Any) -> tuple[Figure, Axes]:
     """Each cell's value in percent, with its interval below."""
     percent = 100 * frame[[value, "low", "high"]]
     text = [f"{v:{sign}.1f}\n[{low:{sign}.0f}, {high:{sign}.0f}]" for v, low, high in percent.to_numpy()]
@@ -417,8 +411,8 @@ def taxonomy(shares: pd.DataFrame) -> Figure:
     return figure
 
 
-def reflection_style(frame: pd.DataFrame, top: int = 5) -> Figure:
-    """Length, diversity and the `top` first verbs of reflections by setting, from `reflections`."""
+def reflection_style(frame: pd.DataFrame) -> Figure:
+    """Length, diversity and the five commonest first verbs of reflections by setting, from `reflections`."""
     texts = {name: frame.loc[frame["setting"] == name, "text"] for name in frame["setting"].unique()}
     figure, (left, middle, right) = _figure(11.5, 0.55 * len(texts) + 2.1, 3)
     sns.boxplot(frame, y="setting", x="words", order=list(texts), color=BLUE, showfliers=False, width=0.55, ax=left)
@@ -427,7 +421,7 @@ def reflection_style(frame: pd.DataFrame, top: int = 5) -> Figure:
     distinct = [100 * some.nunique() / len(some) for some in texts.values()]
     middle.barh(range(len(texts)), distinct, color=ORANGE, height=0.55)
     _label(middle, "distinct texts (%)", "", "Diversity")
-    common = [verb for verb, _ in Counter(frame["verb"]).most_common(top)]
+    common = frame["verb"].value_counts().index[:5]
     colours = dict(zip(common, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=False)) | {"other": GREY}
     verbs = frame["verb"].where(frame["verb"].isin(common), "other")
     shares = 100 * pd.crosstab(frame["setting"], verbs, normalize="index").reindex(list(texts))

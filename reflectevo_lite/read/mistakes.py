@@ -87,7 +87,7 @@ def taxonomy_shares(frame: pd.DataFrame) -> pd.DataFrame:
     wrong = frame[frame["outcome"].isin(["fixed", "still wrong"])].drop_duplicates("id")
     counts = wrong["class"].astype(str).value_counts()
     names = [*CLASSES, *([UNLABELLED] if counts.get(UNLABELLED) else [])]
-    n = np.array([int(counts.get(name, 0)) for name in names])
+    n = counts.reindex(names, fill_value=0).to_numpy()
     low, high = np.transpose([evaluate.wilson(k, len(wrong)) for k in n])
     paper = [PAPER.get(name, ("", np.nan))[1] / 100 for name in names]
     columns = {"class": names, "n": n, "share": n / max(1, len(wrong)), "low": low, "high": high}

@@ -46,8 +46,7 @@ def differences(first: str, second: str) -> tuple[Pieces, Pieces]:
     are matched first, and words within lines that changed: line by line if as many came as went, so that a changed step
     is compared with the same step."""
     a, b = first.splitlines(keepends=True), second.splitlines(keepends=True)
-    old: Pieces = []
-    new: Pieces = []
+    old, new = Pieces(), Pieces()
     for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         aligned = kind != "equal" and a2 - a1 == b2 - b1
         pairs = zip(a[a1:a2], b[b1:b2], strict=True) if aligned else [("".join(a[a1:a2]), "".join(b[b1:b2]))]
@@ -56,11 +55,11 @@ def differences(first: str, second: str) -> tuple[Pieces, Pieces]:
     return old, new
 
 
-def _compare_words(left: str, right: str, old: Pieces, new: Pieces, limit: int = 4_000_000) -> None:
+def _compare_words(left: str, right: str, old: Pieces, new: Pieces) -> None:
     a, b = re.findall(r"\s+|\w+|[^\w\s]", left), re.findall(r"\s+|\w+|[^\w\s]", right)
     if left == right:
         codes = [("equal", 0, len(a), 0, len(b))]
-    elif len(a) * len(b) > limit:  # no use in word marks between pages that share nothing, and quadratic time
+    elif len(a) * len(b) > 4_000_000:  # no use in word marks between pages that share nothing, and quadratic time
         codes = [("replace", 0, len(a), 0, len(b))]
     else:
         codes = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
@@ -87,26 +86,16 @@ def _column(item: dict[str, Any]) -> dict[str, Any]:
     gold = problem["answer"] if problem else "not kept in this run"
     named = ", ".join(f"{_place(place)} ({name})" for place, name in errors)
     wrong = f"✗ wrong: {named}" if named else "✗ wrong"
-    column = {"first_right": first_right, "second_right": second_right, "old": old, "new": new}
-    return (
-        item
-        | column
-        | {
-            "gold": " | ".join(gold) if isinstance(gold, list) else gold,
-            "verdict": {"good": first_right, "text": "✓ right" if first_right else wrong},
-            "blame": _blame(item, [place for place, _ in errors]),
-            "why_none": "The first attempt was kept: no second turn." if first_right else "Its text was not kept.",
-        }
-    )
-
-
-def _blame(item: dict[str, Any], places: Sequence[Any]) -> dict[str, Any] | None:
-    """Whether a reflection on a synthetic attempt names a place that is truly wrong."""
-    blame = embedded.blamed(item["reflection"] or "")
-    if not places or blame is None:
-        return None
-    hit = blame in places
-    return {"good": hit, "text": f"blames {_place(blame)}: {'a true mistake' if hit else 'not a mistake'}"}
+    blame, blamed = embedded.blamed(item["reflection"] or ""), None
+    if errors and blame is not None:
+        hit = blame in [place for place, _ in errors]
+        blamed = {"good": hit, "text": f"blames {_place(blame)}: {'a true mistake' if hit else 'not a mistake'}"}
+    return {
+        **item, "first_right": first_right, "second_right": second_right, "old": old, "new": new, "blame": blamed,
+        "gold": " | ".join(gold) if isinstance(gold, list) else gold,
+        "verdict": {"good": first_right, "text": "✓ right" if first_right else wrong},
+        "why_none": "The first attempt was kept: no second turn." if first_right else "Its text was not kept.",
+    }  # fmt: skip
 
 
 def _place(place: Any) -> str:

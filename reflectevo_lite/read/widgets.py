@@ -60,7 +60,8 @@ class View:
     def _filters(self) -> list[w.Widget]:
         wide, narrow = w.Layout(width="14rem"), w.Layout(width="9rem")
         self.fields, labelled = {}, []
-        named = {"setting": setting_name, "instruction": _instruction_name}
+        look_for = lambda name: name if name == "generic" else f"{name} {prompts.aspect(name)}"
+        named = {"setting": setting_name, "instruction": look_for}
         for column in COLUMNS:
             found = [(name, n) for name, n in self.explorer.options(column).items() if name != NOTHING]
             choices = [(f"{named.get(column, str)(name)} ({n:,})", name) for name, n in found]
@@ -210,7 +211,3 @@ def _styled(widget: Any, css: str) -> Any:
 
 def _small(html: str) -> w.HTML:
     return w.HTML(f'<span class="rl-count" style="white-space:nowrap">{html}</span>')
-
-
-def _instruction_name(name: str) -> str:
-    return name if name == "generic" else f"{name} {prompts.aspect(name)}"
