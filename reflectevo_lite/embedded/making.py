@@ -57,8 +57,8 @@ def pretrain(
             history.append({"step": len(history) + 1, "loss": loss, "tokens": tokens})
             bar.set_postfix(loss=f"{loss:.4f}", tokens=f"{tokens / 1e6:.1f}M")
             if step % CHECKPOINT_EVERY == 0 or step == stage.steps:
-                going_on = parts if step < stage.steps else []  # every stage starts with fresh optimisers
-                optimisers = [part.state_dict() for part in going_on]
+                # every stage starts with fresh optimisers
+                optimisers = [part.state_dict() for part in parts] if step < stage.steps else []
                 state = {"history": history, "model": model.state_dict(), "optimisers": optimisers}
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
@@ -146,10 +146,7 @@ def gates(engine: generate.Engine, n: int = 600, seed: int = 1) -> dict[str, flo
 
     def mended(places: dict[int, Place | None]) -> float:
         """Share of these questions that a retry gets right after a diagnosis of the place (None: after none)."""
-
-        def diagnosis(i: int, place: Place) -> str:
-            return reflection_text(tasks[i], parsed[i], place, errors[i].get(place, "context"), "generic")
-
+        diagnosis = lambda i, at: reflection_text(tasks[i], parsed[i], at, errors[i].get(at, "context"), "generic")
         said = [None if place is None else diagnosis(i, place) for i, place in places.items()]
         texts = ask([prompts.retry_prompt(rows[i], first[i], text) for i, text in zip(places, said, strict=True)])
         seconds = [(tasks[i], tasks[i].parse(text)) for i, text in zip(places, texts, strict=True)]
@@ -197,9 +194,9 @@ def write_card(out: str | Path, history: History, found: dict[str, float], *, se
     """Write README.md (the model card) and pretraining.json beside the weights in `out`; `found` is from `gates`."""
     from transformers import AutoConfig
 
-    last, fingerprint = history[-1], generate.fingerprint(str(out))
-    record = {"fingerprint": fingerprint, "seed": seed, "steps": last["step"], "tokens": last["tokens"]}
-    record |= {"final_loss": last["loss"], "gates": {name: round(value, 4) for name, value in found.items()}}
+    last, measured = history[-1], {name: round(value, 4) for name, value in found.items()}
+    record = {"fingerprint": generate.fingerprint(str(out)), "seed": seed, "steps": last["step"]}
+    record |= {"tokens": last["tokens"], "final_loss": last["loss"], "gates": measured}
     record["versions"] = store.environment()["versions"]
     store.write_json(Path(out) / "pretraining.json", record)
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8")

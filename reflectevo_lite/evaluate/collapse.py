@@ -78,11 +78,10 @@ def collapse_warnings(frame: pd.DataFrame) -> list[str]:
             ratio = row[column] / start[column] if start[column] else float(row[column] > 0) * limit
             if ratio < limit if limit < 1 else ratio >= limit and row[column] > 0.1:
                 yields = "rose" if row["corrected"] > start["corrected"] else "did not rise"
-                warnings.append(
-                    f"Round {row['round']:.0f} shows {words} than round {start['round']:.0f}: {column} "
-                    f"{start[column]:.2f} → {row[column]:.2f}, while the share that helps {yields} "
-                    f"({start['corrected']:.0%} → {row['corrected']:.0%}). Read some before you go on."
-                )
+                shown = f"Round {row['round']:.0f} shows {words} than round {start['round']:.0f}"
+                moved = f"{column} {start[column]:.2f} → {row[column]:.2f}"
+                helps = f"the share that helps {yields} ({start['corrected']:.0%} → {row['corrected']:.0%})"
+                warnings.append(f"{shown}: {moved}, while {helps}. Read some before you go on.")
     return warnings
 
 

@@ -64,18 +64,16 @@ def read_choice(text: str, choices: Sequence[str]) -> Reading:
     if not text or not choices:
         return Reading(None, NO_CUE if text else EMPTY)
     options = _options(tuple(map(str, choices)))
-    stated = last_said(text, statements(text, cues.RESULTS), lambda s: _stated(s, options))
+    said = lambda s: _read_span(s.said, options) or (None if s.rule == "cue" else _NONE)
+    stated = last_said(text, statements(text, cues.RESULTS), said)
     if stated.answer is None and stated.rule == TWO:
         return stated
-    readers = (("verdict", _read_judged), ("last line", _read_lines), ("option text", _read_wording))
     rule, letter = stated.rule, stated.answer
-    for next_rule, reader in readers:
-        if letter:
-            break
-        rule, letter = next_rule, reader(text, options)
-    if letter in (None, _UNSURE, _NONE):
-        return Reading(None, {None: NO_CUE, _UNSURE: TWO, _NONE: "no option"}[letter])
-    return Reading(letter, rule)
+    for next_rule, reader in (("verdict", _read_judged), ("last line", _read_lines), ("option text", _read_wording)):
+        if not letter:
+            rule, letter = next_rule, reader(text, options)
+    unread = {None: NO_CUE, _UNSURE: TWO, _NONE: "no option"}
+    return Reading(None, unread[letter]) if letter in unread else Reading(letter, rule)
 
 
 class _Options:
@@ -110,11 +108,6 @@ def _norm(text: str) -> str:
 
 
 # ------------------------------------------------------------------ what a phrase names
-def _stated(statement, options: _Options) -> str | None:
-    letter = _read_span(statement.said, options)
-    return letter if statement.rule == "cue" else letter or _NONE
-
-
 def _read_span(span: str, options: _Options) -> str | None:
     """One option, named by letter or wording at the start of a phrase; _UNSURE for several, _NONE for a refusal."""
     if len(span) == 1 and span in options.labels and span.casefold() not in options.words:

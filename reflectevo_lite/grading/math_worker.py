@@ -41,11 +41,8 @@ _FONT = r"\\(?:(?:text|math)(?:rm|bf|it|sf|tt|normal)|text|mbox|hbox|operatornam
 _TRIG = r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?-?\d\}?)?)"
 
 
-def _primed(m: re.Match) -> str:
-    """f' as a name of its own: math-verify sees no primes."""
-    return m[1] + "_{p" + str(len(re.findall("'|prime", m[2]))) + "}"
-
-
+# f' as a name of its own: math-verify sees no primes
+_primed = lambda m: m[1] + "_{p" + str(len(re.findall("'|prime", m[2]))) + "}"
 # Applied in this order to gold and candidate alike.
 _CLEAN = [
     (re.compile(pattern), new)
@@ -160,7 +157,8 @@ def _clean(text: str) -> str:
     text = re.sub(r"^.{0,40}?\\(?:f?boxed|framebox)\s*\{(.*)\}[\s$.\])\\*]*$", r"\1", text, flags=re.S)
     for pattern, new in _CLEAN:
         text = pattern.sub(new, text).strip()
-    return _thousands(_repeating(re.sub(r"\\(gcd|lcm)\s*\{?\(?([^(){}]*)\)?\}?", _divisor, text)))
+    text = re.sub(r"\\(gcd|lcm)\s*\{?\(?([^(){}]*)\)?\}?", _divisor, text)
+    return _thousands(re.sub(r"(\d*)\.(\d*)\\(?:overline|bar)\s*\{(\d+)\}", _repeating, text))
 
 
 def _divisor(m: re.Match) -> str:
@@ -182,15 +180,11 @@ def _thousands(text: str) -> str:
     return text.replace(" ", "") if re.fullmatch(r"[+-]?\d{1,3}( \d{3})+", text) else text
 
 
-def _repeating(text: str) -> str:
+def _repeating(m: re.Match) -> str:
     r"""`0.1\overline{6}` as a fraction."""
-
-    def fraction(m: re.Match) -> str:
-        whole, fixed, period = m[1] or "0", m[2], m[3]
-        digits = int(whole + fixed + period) - int(whole + fixed)
-        return _latex(Fraction(digits, 10 ** len(fixed) * (10 ** len(period) - 1)))
-
-    return re.sub(r"(\d*)\.(\d*)\\(?:overline|bar)\s*\{(\d+)\}", fraction, text)
+    whole, fixed, period = m[1] or "0", m[2], m[3]
+    digits = int(whole + fixed + period) - int(whole + fixed)
+    return _latex(Fraction(digits, 10 ** len(fixed) * (10 ** len(period) - 1)))
 
 
 def _latex(value: Fraction) -> str:
@@ -357,13 +351,8 @@ def _same_sequence(left, right, g: str, c: str) -> bool:
 
 
 # (read, compare): the first that reads either side decides
-_SHAPES = (
-    (_base, _same_base),
-    (_words, _same_words),
-    (_parts, _same_parts),
-    (_sequence, _same_sequence),
-    (_matrix, _same_sequence),
-)
+_SHAPES = [(_base, _same_base), (_words, _same_words), (_parts, _same_parts)]
+_SHAPES += [(_sequence, _same_sequence), (_matrix, _same_sequence)]
 
 
 # ------------------------------------------------------------------ one value
@@ -404,9 +393,8 @@ def _verify(gold: str, candidate: str) -> bool:
     # its own units are off: they turn `5ab` into 5
     normal = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
     config = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normal)]
-    parsed = [
-        parse(rf"\boxed{{{x}}}", config, fallback_mode="no_fallback", parsing_timeout=None) for x in (gold, candidate)
-    ]
+    read = lambda text: parse(rf"\boxed{{{text}}}", config, fallback_mode="no_fallback", parsing_timeout=None)
+    parsed = [read(gold), read(candidate)]
     if not all(parsed):
         return False
     left, right = ([_worked_out(value) for value in values] for values in parsed)

@@ -9,9 +9,9 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 
-from .replies import EMPTY, MAX_CHARS, NO_CUE, Reading
+from .replies import EMPTY, MAX_CHARS, Reading
 
-_PYTHON = ("python", "python3", "py", "py3", "python2", "pycon", "ipython", "")
+_PYTHON = ("python", "python3", "py", "py3", "python2", "pycon", "ipython")
 _OPEN = re.compile(r"^[ \t>]*(`{3,}+|~{3,}+)[ \t]*\{?\.?([\w+#-]*)[^\n`]*\n", re.M)
 _TAGGED = re.compile(r"(?is)\[(PYTHON|BEGIN|CODE)\][ \t]*\n?(.*?)(?:\[(?:/PYTHON|END|DONE|/CODE|/BEGIN)\]|\Z)")
 _HTML = re.compile(r"(?is)<(?:code|python|answer)>\n?(.*?)(?:</(?:code|python|answer)>|\Z)")
@@ -31,17 +31,17 @@ def read_code(text: str, tests: Sequence[str] = ()) -> Reading:
     if not text.strip():
         return Reading(None, EMPTY)
     asked = _asked(tests)
-    blocks = [(code, language) for code, language in _blocks(text) if code.strip()][-_MOST:]
-    python = [_source(code) for code, language in blocks if language in _PYTHON[:-1]]
-    programs = python or [_source(code) for code, _ in blocks]
-    if program := _program(programs, asked) or _program([_source(code) for code, _ in blocks], asked):
+    blocks = [(_source(code), language) for code, language in _blocks(text) if code.strip()][-_MOST:]
+    sources = [code for code, _ in blocks]
+    programs = [code for code, language in blocks if language in _PYTHON] or sources
+    if program := _program(programs, asked) or _program(sources, asked):
         return Reading(program, "code block" if _tree(program) else "broken code")
     loose = _loose(text)
     if loose and (not programs or asked & _defined(loose)):
         return Reading(_with_methods(loose, asked), "bare code")
     if programs:
         return Reading(max(reversed(programs), key=len), "code block")
-    return Reading(text.strip("\n"), "whole text") if text.strip() else Reading(None, NO_CUE)
+    return Reading(text.strip("\n"), "whole text")
 
 
 # ------------------------------------------------------------------ blocks
@@ -108,8 +108,8 @@ def _broken_at(lines: list[str]) -> int:
             at -= 1
         return at
     except (ValueError, RecursionError, MemoryError):
-        return 0
-    return len(lines)
+        pass
+    return 0
 
 
 # ------------------------------------------------------------------ programs
@@ -142,21 +142,17 @@ def _defined(code: str) -> set[str]:
 
 def _methods(tree: ast.Module) -> dict[str, str]:
     """Methods of classes that need no arguments to be made, by name: LeetCode's `class Solution`."""
-    return {
-        item.name: node.name
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and not any(getattr(item, "name", "") == "__init__" for item in node.body)
-        for item in node.body
-        if isinstance(item, ast.FunctionDef)
-    }
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    methods = {c.name: [item.name for item in c.body if isinstance(item, ast.FunctionDef)] for c in classes}
+    return {name: cls for cls, names in methods.items() if "__init__" not in names for name in names}
 
 
 def _asked(tests: Sequence[str]) -> set[str]:
     """The names that tests need and Python does not have."""
     trees = [tree for test in tests if (tree := _tree(str(test).strip()))]
-    names = {n.id for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    own = {n.id for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return names - own - {*dir(builtins), "math", "cmath", "collections", "itertools", "re"}
+    names = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    own = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+    return {n.id for n in names} - own - {*dir(builtins), "math", "cmath", "collections", "itertools", "re"}
 
 
 def _program(blocks: list[str], asked: set[str]) -> str | None:
@@ -181,9 +177,8 @@ def _missing(code: str, defined: set[str]) -> set[str]:
     if not (tree := _tree(code)):
         return set()
     names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
-    bound = {n.id for n in names if not isinstance(n.ctx, ast.Load)} | {
-        n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)
-    }
+    bound = {n.id for n in names if not isinstance(n.ctx, ast.Load)}
+    bound |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
     return {n.id for n in names} - bound - defined - set(dir(builtins))
 
 

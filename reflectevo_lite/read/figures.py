@@ -394,7 +394,7 @@ def taxonomy(shares: pd.DataFrame) -> Figure:
     figure, axes = _figure(8, 0.4 * len(shares) + 1.5)
     at, share = np.arange(len(shares)), 100 * shares["share"]
     colours = {"mathematical": BLUE, "logic": ORANGE, "instruction": GREEN, "factual": RED}
-    groups = [mistakes.PAPER.get(name, ("",))[0] for name in shares["class"]]
+    groups = mistakes.PAPER["group"].reindex(shares["class"])
     paper = {"marker": "D", "facecolor": "white", "edgecolor": "black", "s": 34}
     axes.barh(at, share, color=[colours.get(group, GREY) for group in groups], height=0.6)
     spread = _bars(share, 100 * shares["low"], 100 * shares["high"])

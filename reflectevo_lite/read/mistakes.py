@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,18 +17,9 @@ from .. import embedded, evaluate
 if TYPE_CHECKING:
     from ..rows import Problem
 
-PAPER = {  # error class → its group, and its share of the paper's failures in percent
-    "calculation": ("mathematical", 6.1),
-    "method": ("mathematical", 1.2),
-    "coherence": ("logic", 43.1),
-    "consistency": ("logic", 12.2),
-    "context": ("instruction", 22.1),
-    "completeness": ("instruction", 13.1),
-    "format": ("instruction", 0.5),
-    "facts": ("factual", 1.1),
-    "no error": ("none", 0.5),
-}
-CLASSES, UNLABELLED = tuple(PAPER), "unlabelled"
+# by error class: its group, and its share of the paper's failures in percent
+PAPER = pd.read_csv(Path(__file__).with_name("taxonomy.csv"), index_col="class")
+CLASSES, UNLABELLED = tuple(PAPER.index), "unlabelled"
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 _EQUATION = re.compile(
     rf"(?<![\w.,)^%/*+×÷-])(?<![+*/×÷-] )(?<!of )({_NUMBER}(?: ?[-+*/×÷] ?{_NUMBER})+)"
@@ -89,6 +81,5 @@ def taxonomy_shares(frame: pd.DataFrame) -> pd.DataFrame:
     names = [*CLASSES, *([UNLABELLED] if counts.get(UNLABELLED) else [])]
     n = counts.reindex(names, fill_value=0).to_numpy()
     low, high = np.transpose([evaluate.wilson(k, len(wrong)) for k in n])
-    paper = [PAPER.get(name, ("", np.nan))[1] / 100 for name in names]
     columns = {"class": names, "n": n, "share": n / max(1, len(wrong)), "low": low, "high": high}
-    return pd.DataFrame(columns | {"total": len(wrong), "paper": paper})
+    return pd.DataFrame(columns | {"total": len(wrong), "paper": PAPER["share"].reindex(names).to_numpy() / 100})

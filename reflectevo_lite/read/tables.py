@@ -119,10 +119,8 @@ def verdicts(metrics: Row) -> list[str]:
     its baseline and controls, in the table's order; oracle mode, then intrinsic."""
     made = metrics["comparisons"]
     alone, kept = sum(c["p_mcnemar"] < 0.05 for c in made), sum(c["significant"] for c in made)
-    counted = (
-        f"Of {len(made)} comparisons {kept} are significant after Holm's correction over all of them (family-wise 5 %)"
-        f"; {alone} would be if each stood alone."
-    )
+    counted = f"Of {len(made)} comparisons {kept} are significant after Holm's correction over all of them"
+    counted += f" (family-wise 5 %); {alone} would be if each stood alone."
     plain = sorted((e for e in _rows(metrics) if e.control is None), key=lambda e: e.mode != "oracle")
     return [counted, *filter(None, (_verdict(made, e) for e in plain))]
 

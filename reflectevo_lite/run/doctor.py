@@ -11,7 +11,6 @@ from .. import generate, sandbox, store
 
 SERVERS = {"vllm": "vLLM", "sglang": "SGLang", "ray": "Ray", "transformers": "transformers serve"}
 ROOM = 20 * generate.GIB  # a 16-bit 8B model, its merged copy and a run's rows do not fit into less
-GET_GPU_EXTRAS = "pip install 'reflectevo_lite[gpu]'"
 
 
 def examine() -> dict[str, str]:
@@ -54,19 +53,20 @@ def _has_cuda() -> bool:
 
 def unsloth() -> str:
     """Whether Unsloth is used here, or why not. It is not imported: that takes a GPU's memory."""
-    if importlib.util.find_spec("unsloth") is None:
-        return f"not installed (plain transformers + PEFT train): {GET_GPU_EXTRAS}"
-    used = "used for training (backend: transformers switches it off)"
-    unused = "not used: no CUDA device (backend: unsloth asks for its CPU backend)"
-    return f"{store.version('unsloth')}, {used if _has_cuda() else unused}"
+    used = ", used for training (backend: transformers switches it off)"
+    unused = ", not used: no CUDA device (backend: unsloth asks for its CPU backend)"
+    return _extra("unsloth", "plain transformers + PEFT train", used, unused)
 
 
 def bitsandbytes() -> str:
     """Whether models can be loaded in 4 bits, or why not."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return f"not installed (load_in_4bit is refused): {GET_GPU_EXTRAS}"
-    refused = "" if _has_cuda() else ", but no CUDA device: load_in_4bit is refused"
-    return f"{store.version('bitsandbytes')}{refused}"
+    return _extra("bitsandbytes", "load_in_4bit is refused", "", ", but no CUDA device: load_in_4bit is refused")
+
+
+def _extra(package: str, without: str, on_gpu: str, on_cpu: str) -> str:
+    if importlib.util.find_spec(package) is None:
+        return f"not installed ({without}): pip install 'reflectevo_lite[gpu]'"
+    return f"{store.version(package)}{on_gpu if _has_cuda() else on_cpu}"
 
 
 def disk(folder: Path) -> str:
