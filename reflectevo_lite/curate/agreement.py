@@ -11,11 +11,10 @@ import pandas as pd
 def agreement(
     verdicts: Mapping[str, Sequence[float]], problems: Sequence[str], *, seed: int = 0, resamples: int = 10_000
 ) -> pd.DataFrame:
-    """How far judges agree on the same pairs: one row for every two judges.
-
-    `verdicts`: by judge, one preference per pair; `problems`: each pair's problem id. Columns: judge, other, pairs;
-    `decides`, `other decides`: shares without a tie; `both decide`: pairs without any tie. Over these, `agree` (share)
-    and `kappa` (Cohen 1960) with its 95 % interval `low`, `high` from resampling problems. NaN if undefined."""
+    """How far judges agree on the same pairs: one row for every two judges. `verdicts`: by judge, one preference per
+    pair; `problems`: each pair's problem id. Columns: judge, other, pairs; `decides`, `other decides`: shares without a
+    tie; `both decide`: pairs without any tie. Over these, `agree` (share) and `kappa` (Cohen 1960) with its 95 %
+    interval `low`, `high` from resampling problems. NaN if undefined."""
     columns = ["judge", "other", "pairs", "decides", "other decides", "both decide", "agree", "kappa", "low", "high"]
     signs = {name: np.sign(preferences) for name, preferences in verdicts.items()}
     twos = itertools.combinations(signs, 2)

@@ -49,7 +49,6 @@ def gain_table(rollouts: Sequence[Rollout], gains: Sequence[float]) -> pd.DataFr
 
 def gain_auc(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> pd.DataFrame:
     """How well gain tells reflections that helped from others, for all tasks and for each: 0.5 is chance, 1 perfect.
-
     `auc`: of all pairs, one that helped and one that did not, the share in which the former has the larger gain (Hanley
     & McNeil 1982). `within`: the same over pairs on one attempt, which is what ranking reflections asks for. Each with
     its 95 % percentile interval from resampling problems. NaN if there is no such pair."""

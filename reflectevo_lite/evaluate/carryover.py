@@ -89,11 +89,10 @@ def _accuracy(rows: Sequence[EvalRow]) -> tuple[float, ...]:
 
 
 def swap(engine: Engine, asked: Asked, reflections: Sequence[EvalRow], corrector: Adapter, file: str) -> list[EvalRow]:
-    """Second turns by Generator B (`engine` with the adapter `corrector`) with the reflections of model A.
-
-    `asked` and `reflections` are A's questions, first attempts and eval rows, perhaps of another run: B is shown A's
-    attempt too, which the reflection speaks of. `tokens` counts B's answers alone. Kept in `file` of `asked.directory`.
-    Raises ValueError if the rows are not about these problems."""
+    """Second turns by Generator B (`engine` with the adapter `corrector`) with the reflections of model A. `asked` and
+    `reflections` are A's questions, first attempts and eval rows, perhaps of another run: B is shown A's attempt too,
+    which the reflection speaks of. `tokens` counts B's answers alone. Kept in `file` of `asked.directory`. Raises
+    ValueError if the rows are not about these problems."""
     if [r["id"] for r in reflections] != [p["id"] for p in asked.problems]:
         raise ValueError("the reflections are not about these problems, in this order: take both from one run")
     known = {r["id"]: r["reflection"] for r in reflections}

@@ -13,12 +13,11 @@ from .. import embedded, prompts
 
 
 def watch(by_round: dict[int, Sequence[Any]]) -> pd.DataFrame:
-    """What tells a Reflector that learns from one that collapses, for each round's rollouts.
-
-    All on as many reflections for every round (the fewest of any), evenly spaced so that every task keeps its share:
-    round, reflections; corrected (share that led to a right answer); distinct (share of different texts); distinct_2
-    (share of different word pairs, Li et al. 2016); same_place (share that blames the place blamed most often); copied
-    (share of a reflection's word triples that stand in the question or the attempt); words (mean length)."""
+    """What tells a Reflector that learns from one that collapses, for each round's rollouts. All on as many reflections
+    for every round (the fewest of any), evenly spaced so that every task keeps its share: round, reflections; corrected
+    (share that led to a right answer); distinct (share of different texts); distinct_2 (share of different word pairs,
+    Li et al. 2016); same_place (share that blames the place blamed most often); copied (share of a reflection's word
+    triples that stand in the question or the attempt); words (mean length)."""
     pooled = {r: [(row, x) for row in found for x in row["reflections"]] for r, found in by_round.items()}
     n = min(map(len, pooled.values()), default=0)
     spaced = {r: [pairs[i * len(pairs) // n] for i in range(n)] for r, pairs in pooled.items()}

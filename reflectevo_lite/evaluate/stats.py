@@ -24,11 +24,10 @@ def wilson(successes: int, n: int) -> list[float]:
 
 
 def bootstrap_ci(differences: np.ndarray, seed: int = 0, resamples: int = 10_000) -> list[float]:
-    """95 % percentile interval of the mean of paired differences in {−1, 0, 1}, resampling problems.
-
-    Resampling n values of three kinds is one multinomial draw per resample (Efron & Tibshirani 1993, ch. 13). If all
-    are alike, every resample is too and would claim certainty: then the interval reaches as far as unseen kinds may
-    weigh, at most 1 − 0.025^(1/n) (the exact binomial bound for no event in n). [−1, 1] if n is 0."""
+    """95 % percentile interval of the mean of paired differences in {−1, 0, 1}, resampling problems. Resampling n
+    values of three kinds is one multinomial draw per resample (Efron & Tibshirani 1993, ch. 13). If all are alike,
+    every resample is too and would claim certainty: then the interval reaches as far as unseen kinds may weigh, at most
+    1 − 0.025^(1/n) (the exact binomial bound for no event in n). [−1, 1] if n is 0."""
     n = len(differences)
     if n == 0:
         return [-1.0, 1.0]

@@ -50,9 +50,8 @@ _SENTENCE = re.compile(r"[.!?。\n]")
 
 
 def extract_choice(text: str, choices: Sequence[str]) -> str | None:
-    r"""The letter ("A" is the first of `choices`, "AA" the 27th) that a reply decides for, or None if for none.
-
-    The last clear statement counts ("the answer is ...", `Finish[...]`, `\boxed{}`), then "C is correct", "I choose C",
+    r"""The letter ("A" is the first of `choices`, "AA" the 27th) that a reply decides for, or None if for none. The
+    last clear statement counts ("the answer is ...", `Finish[...]`, `\boxed{}`), then "C is correct", "I choose C",
     then a line that is a letter, then the wording of exactly one option. Two letters, a letter that is no option, a
     refusal and an echo of the options give None: a letter is never invented."""
     return read_choice(text, choices).answer

@@ -22,12 +22,11 @@ _FRAME = ("id", "task", "setting", "outcome", "instruction", "class", "tokens", 
 
 
 class Transcripts:
-    """Every transcript of a run: held-out questions under each setting, and the rollouts that training drew on.
-
-    `frame` has one row per reflection: id, task, setting (the eval file's stem, "rollouts" or "rollouts round n"),
-    outcome, instruction, class (of the first attempt's error; "–" for right ones), tokens (of reflection and second
-    attempt). Texts stay on disk (in file, row `place`, reflection `part`) until `item` reads them, so tens of thousands
-    of rows open in a moment. Raises FileNotFoundError if a run has neither evals nor rollouts."""
+    """Every transcript of a run: held-out questions under each setting, and the rollouts that training drew on. `frame`
+    has one row per reflection: id, task, setting (the eval file's stem, "rollouts" or "rollouts round n"), outcome,
+    instruction, class (of the first attempt's error; "–" for right ones), tokens (of reflection and second attempt).
+    Texts stay on disk (in file, row `place`, reflection `part`) until `item` reads them, so tens of thousands of rows
+    open in a moment. Raises FileNotFoundError if a run has neither evals nor rollouts."""
 
     def __init__(self, run_dir: str | Path) -> None:
         self.run = store.Run(store.resolve_dir(run_dir))
@@ -182,11 +181,10 @@ class Explorer:
         return next((self.transcripts.item(int(i)) for i in found if i != here), None)
 
     def annotate(self, error: str | None = None, note: str = "") -> dict[str, Any]:
-        """Label the error class of the current first attempt and leave a note; on disk before this returns.
-
-        Appended to `<run_dir>/annotations.jsonl`: the last line for an (id, setting) counts, None or "" takes a label
-        or note back. All settings share the first attempt, so its class too. Raises ValueError for an unknown class or
-        if nothing is shown, OSError if the file cannot be written."""
+        """Label the error class of the current first attempt and leave a note; on disk before this returns. Appended to
+        `<run_dir>/annotations.jsonl`: the last line for an (id, setting) counts, None or "" takes a label or note back.
+        All settings share the first attempt, so its class too. Raises ValueError for an unknown class or if nothing is
+        shown, OSError if the file cannot be written."""
         if self.position < 0:
             raise ValueError("no row is shown: nothing to annotate")
         if error is not None and error not in mistakes.CLASSES:

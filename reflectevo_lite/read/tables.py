@@ -236,11 +236,10 @@ def dpo_ends(curves: pd.DataFrame) -> list[str]:
 
 
 def turn_curve(evals: Evals) -> pd.DataFrame:
-    """Acc@t for every turn that was run and what it cost. `evals`: rows by setting.
-
-    Columns: setting, turn, accuracy with its Wilson interval (fractions), tokens (of this turn, per question), spent
-    (up to and with this turn, per question; turn 1 is shared and counts 0), tokens per gain (that this turn spent for
-    each further right answer; None if there is none), n."""
+    """Acc@t for every turn that was run and what it cost. `evals`: rows by setting. Columns: setting, turn, accuracy
+    with its Wilson interval (fractions), tokens (of this turn, per question), spent (up to and with this turn, per
+    question; turn 1 is shared and counts 0), tokens per gain (that this turn spent for each further right answer; None
+    if there is none), n."""
     rows = []
     for setting, found in evals.items():
         before, spent, n = None, 0.0, max(1, len(found))
@@ -282,11 +281,10 @@ def transcript(row: Row, problem: Row) -> str:
 
 
 def compare_runs(a: store.Run, b: store.Run, setting: str | None = None) -> pd.DataFrame:
-    """Two runs, question by question: one row for each eval file that both have, or for one setting.
-
-    `setting`: a setting's name (oracle mode) or an eval file's stem. Columns: setting, A, B (Acc@t2 in percent),
-    difference A − B with its interval, McNemar's p, Holm's over these rows, the smallest detectable difference, n.
-    Raises FileNotFoundError for a run without rows, ValueError for an unknown setting or if the questions differ."""
+    """Two runs, question by question: one row for each eval file that both have, or for one setting. `setting`: a
+    setting's name (oracle mode) or an eval file's stem. Columns: setting, A, B (Acc@t2 in percent), difference A − B
+    with its interval, McNemar's p, Holm's over these rows, the smallest detectable difference, n. Raises
+    FileNotFoundError for a run without rows, ValueError for an unknown setting or if the questions differ."""
     found = []
     for one in _shared(a, b, setting):
         rows = [run.read("evals", one.file) for run in (a, b)]

@@ -69,7 +69,6 @@ class Verdict(NamedTuple):
 
 def run_tests(code: str, tests: Sequence[str], *, setup: str = "", timeout_s: float = 10.0) -> Verdict:
     """Runs a program, then `setup` (MBPP's test_setup_code), and judges by the assert statements in `tests`.
-
     `timeout_s`: wall-clock seconds for start, program, calls; for asserts other than `call == literal`, as long again.
     Raises SandboxError if the code may not be run (ALLOW_WEAK_SANDBOX=1 in the environment runs it even if `level`
     names kinds that are not contained), ValueError for tests that cannot be judged: none at all, statements other than

@@ -20,11 +20,10 @@ CLONE, CLONE3 = (56, 220), (435, 435)
 
 @functools.cache
 def make_filter() -> bytes:
-    """The seccomp filter (struct sock_filter of linux/filter.h) for this machine; empty if there is no table for it.
-
-    Of clone only threads are left. clone3 hides its flags from a filter, so it is said not to exist, and the C library
-    takes clone. Another architecture's calls kill; x32 calls have numbers of their own.
-    Source: https://man7.org/linux/man-pages/man2/seccomp.2.html."""
+    """The seccomp filter (struct sock_filter of linux/filter.h) for this machine; empty if there is no table for it. Of
+    clone only threads are left. clone3 hides its flags from a filter, so it is said not to exist, and the C library
+    takes clone. Another architecture's calls kill; x32 calls have numbers of their own. Source:
+    https://man7.org/linux/man-pages/man2/seccomp.2.html."""
     column, arch = MACHINES.get(platform.machine(), (None, None))
     if column is None or sys.maxsize < 2**32 or sys.byteorder != "little":
         return b""

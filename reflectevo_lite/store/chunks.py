@@ -26,12 +26,11 @@ Listener = Callable[[int, list[Any]], None]  # hears of a chunk's number and row
 def append_chunks(
     path: str | Path, chunks: int, make: Callable[[int], Iterable[Any]], size: int, on_chunk: Listener | None = None
 ) -> None:
-    """Append chunk after chunk of rows, resuming after the last whole one; one chunk is in memory at a time.
-
-    `make(i)` returns the `size` rows of chunk i (the last may hold fewer) and must depend on i alone. `on_chunk(i,
-    rows)` hears of every chunk in order, those on disk included; what it raises about these leaves the file as it is.
-    A finished file has a marker beside it. Raises InUse if another process appends to the file, NoRoom on a full disk,
-    ValueError if it was made of other chunks or a row amid it is damaged; it is left with whole chunks in any case."""
+    """Append chunk after chunk of rows, resuming after the last whole one; one chunk is in memory at a time. `make(i)`
+    returns the `size` rows of chunk i (the last may hold fewer) and must depend on i alone. `on_chunk(i, rows)` hears
+    of every chunk in order, those on disk included; what it raises about these leaves the file as it is. A finished
+    file has a marker beside it. Raises InUse if another process appends to the file, NoRoom on a full disk, ValueError
+    if it was made of other chunks or a row amid it is damaged; it is left with whole chunks in any case."""
     path, hear = Path(path), on_chunk or (lambda i, rows: None)
     path.parent.mkdir(parents=True, exist_ok=True)
     if _tell_finished(path, chunks, size, hear):
