@@ -3,8 +3,6 @@
 *Transfer*: a Reflector trained on the D+ of one task alone, tested on every task. *Swap*: the reflections of one
 Reflector, handed to a Generator that they were not written for. Both are read beside the results table, not in it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

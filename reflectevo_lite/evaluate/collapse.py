@@ -1,7 +1,5 @@
 """Does the Reflector learn, or does it collapse? What a round's rollouts show (notebook 05)."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -2,8 +2,6 @@
 
 What the paper calls BIG-bench is a mixture of its small tasks that is not published in full."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Nothing here divides by zero: without a question an interval is the whole range, and if all questions agree it still has
 the width that so few questions allow."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Which option does a reply decide for? Four readers, the most explicit first; the first that reads decides."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which mathematical answer does a reply decide for? It is read here; `math_pool.py` compares it."""
 
-from __future__ import annotations
-
 import re
 
 from .replies import EMPTY, NO_CUE, Reading, Statement, last_said, own_reply, statements, unwrap

@@ -8,8 +8,6 @@ one expression against one expression, goes to math-verify (https://github.com/h
 Limits: symbolic work has no limit in here: the parent kills this process. Decimals are exact (0.33 is not 1/3).
 Different known units are different answers; they are never converted. Unions are compared interval by interval."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Which program does a reply hold? The block that defines what the tests ask for, with the blocks that it needs."""
 
-from __future__ import annotations
-
 import ast
 import builtins
 import re

@@ -3,27 +3,12 @@
 A finished or half-finished run comes in; nothing here changes it, but for figures, annotations and the report. The
 module `figures` is for others too; only importing it loads seaborn.
 """
+# ruff: noqa: I001 - long imports are wrapped by hand
 
 from .explorer import Explorer
 from .report import build_report
 from .tables import (
-    accused,
-    by_instruction,
-    compare_runs,
-    comparisons,
-    dpo_ends,
-    error_classes,
-    load_metrics,
-    localisation,
-    modes,
-    results,
-    results_of,
-    seeds,
-    styled,
-    training_curves,
-    transcript,
-    turn_curve,
-    verdicts,
-    with_intervals,
-)
+    accused, by_instruction, compare_runs, comparisons, dpo_ends, error_classes, load_metrics, localisation, modes,
+    results, results_of, seeds, styled, training_curves, transcript, turn_curve, verdicts, with_intervals,
+)  # fmt: skip
 from .widgets import explore

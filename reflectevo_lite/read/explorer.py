@@ -2,8 +2,6 @@
 
 Nothing here needs a widget; `widgets.explore` puts some on top."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,9 +46,17 @@ class Transcripts:
         row = self.frame.iloc[i].to_dict()
         stored = self._files[row["file"]][row["place"]]
         if "problem" in stored:
-            return row | _texts(stored["problem"], stored["turn1"], stored["reflections"], row["part"])
-        only = {"text": stored["reflection"], "turn2": {"completion": stored["turn2"]}}
-        return row | _texts(*self._asked(stored), [only], 0)
+            problem, first, said = stored["problem"], stored["turn1"], (None, None)
+            if row["part"] >= 0:
+                reflection = stored["reflections"][row["part"]]
+                said = (reflection["text"], reflection["turn2"]["completion"])
+        else:
+            (problem, first), said = self._asked(stored), (stored["reflection"], stored["turn2"])
+        prompt = first.get("prompt")
+        # as the model saw it; from the stored prompt if the problem is not at hand
+        question = prompts.question_text(problem) if problem else prompt[0]["content"] if prompt else ""
+        texts = dict(zip(("turn1", "reflection", "turn2"), (first["completion"], *said), strict=True))
+        return row | {"problem": problem, "question": question} | texts
 
     def _open(self, file: str) -> Sequence[dict[str, Any]]:
         path = self.run.directory / file
@@ -93,15 +99,6 @@ class Transcripts:
 def _class(problem: dict[str, Any] | None, attempt: dict[str, Any]) -> str:
     cut, answer = attempt.get("truncated", False), attempt.get("answer", "")
     return mistakes.by_rule(problem, attempt["completion"], answer, truncated=cut) or mistakes.UNLABELLED
-
-
-def _texts(problem: dict[str, Any] | None, first: dict[str, Any], reflections: Sequence, part: int) -> dict[str, Any]:
-    reflection = reflections[part] if part >= 0 else {"text": None, "turn2": {"completion": None}}
-    prompt = first.get("prompt")
-    # as the model saw it; from the stored prompt if the problem is not at hand
-    question = prompts.question_text(problem) if problem else prompt[0]["content"] if prompt else ""
-    said = {"turn1": first["completion"], "reflection": reflection["text"], "turn2": reflection["turn2"]["completion"]}
-    return {"problem": problem, "question": question} | said
 
 
 class Explorer:
@@ -201,8 +198,7 @@ class Explorer:
         return self._notes.get(self._here(), none) if self.position >= 0 else none
 
     def _here(self) -> tuple[str, str]:
-        here = self.frame.iloc[int(self.shown[self.position])]
-        return here["id"], here["setting"]
+        return tuple(self.frame[["id", "setting"]].iloc[int(self.shown[self.position])])
 
     def _apply(self, row: dict[str, Any]) -> dict[str, Any]:
         """Take an annotation into the frame; one that is not of this run's rows is passed over."""
@@ -213,11 +209,9 @@ class Explorer:
 
     def page(self) -> str:
         """The current question as HTML, with the compared setting beside it."""
-        item = self.current()
-        if item is None:
+        if (item := self.current()) is None:
             return transcripts.page([])
-        other = self.compare(self.other)
-        chips = [item["task"], setting_name(item["setting"])]
+        other, chips = self.compare(self.other), [item["task"], setting_name(item["setting"])]
         if item["instruction"] not in (NOTHING, "generic"):
             chips.append(f"instruction {item['instruction']}: look for {prompts.aspect(item['instruction'])}")
         if item["class"] != NOTHING:

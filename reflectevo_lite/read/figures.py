@@ -2,8 +2,6 @@
 
 Each function returns a matplotlib Figure that belongs to no window; `show` displays and keeps it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -160,17 +158,13 @@ def gain(curve: pd.DataFrame) -> Figure:
 
 
 PANELS = {  # kind of training → (column, unit, title) of each panel
-    "sft": [
-        ("loss", "loss (nats per trained token)", "Supervised fine-tuning"),
-        ("accuracy", "tokens predicted (share)", "Token accuracy"),
-    ],
-    "dpo": [
-        ("loss", "loss (nats per pair)", "DPO starts at ln 2 = 0.693"),
-        ("margin", "reward margin (nats)", "Chosen minus rejected"),
-        ("accuracy", "pairs in the right order (share)", "Accuracy of pairs"),
-    ],
+    "sft": [("loss", "loss (nats per trained token)", "Supervised fine-tuning"),
+            ("accuracy", "tokens predicted (share)", "Token accuracy")],
+    "dpo": [("loss", "loss (nats per pair)", "DPO starts at ln 2 = 0.693"),
+            ("margin", "reward margin (nats)", "Chosen minus rejected"),
+            ("accuracy", "pairs in the right order (share)", "Accuracy of pairs")],
     "grpo": [("reward", "reflections that helped (share)", "GRPO: reward on training questions")],
-}
+}  # fmt: skip
 
 
 def training(curves: pd.DataFrame, kind: str) -> Figure:

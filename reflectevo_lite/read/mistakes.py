@@ -2,20 +2,15 @@
 
 Rules say only what they can be sure of. Everything else waits for a reader, whose label in the explorer always wins."""
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from .. import embedded, evaluate
-
-if TYPE_CHECKING:
-    from ..rows import Problem
+from ..rows import Problem
 
 # by error class: its group, and its share of the paper's failures in percent
 PAPER = pd.read_csv(Path(__file__).with_name("taxonomy.csv"), index_col="class")

@@ -1,21 +1,17 @@
 """Tables from a run's files, as data frames. Nothing here runs a model."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .. import embedded, evaluate, prompts, store
 from ..evaluate import Evaluation
-
-if TYPE_CHECKING:
-    from .explorer import Transcripts
+from .explorer import Transcripts
 
 Row = dict[str, Any]
 Evals = Mapping[str, Sequence[Row]]  # eval rows by setting
@@ -287,15 +283,14 @@ def compare_runs(a: store.Run, b: store.Run, setting: str | None = None) -> pd.D
     FileNotFoundError for a run without rows, ValueError for an unknown setting or if the questions differ."""
     found = []
     for one in _shared(a, b, setting):
-        rows = [run.read("evals", one.file) for run in (a, b)]
-        _check_same_questions(a, rows[0], b, rows[1])
-        accuracy = [100 * sum(r["turn2_correct"] for r in some) / max(1, len(some)) for some in rows]
-        found.append(evaluate.compare(one.stem, rows[0], one.stem, rows[1]) | dict(zip("AB", accuracy, strict=True)))
+        rows_a, rows_b = (run.read("evals", one.file) for run in (a, b))
+        _check_same_questions(a, rows_a, b, rows_b)
+        accuracy = [100 * sum(r["turn2_correct"] for r in rows) / max(1, len(rows)) for rows in (rows_a, rows_b)]
+        found.append(evaluate.compare(one.stem, rows_a, one.stem, rows_b) | dict(zip("AB", accuracy, strict=True)))
     table = []
     for c in evaluate.correct_for_many(found):
-        row = _difference(c)
-        name = row.pop("setting") + " (intrinsic)" * (Evaluation.parse(c["a"]).mode == "intrinsic")
-        table.append({"setting": name, "A": c["A"], "B": c["B"]} | row)
+        row, intrinsic = _difference(c), Evaluation.parse(c["a"]).mode == "intrinsic"
+        table.append({"setting": row.pop("setting") + " (intrinsic)" * intrinsic, "A": c["A"], "B": c["B"]} | row)
     return pd.DataFrame(table).drop(columns="significant")
 
 

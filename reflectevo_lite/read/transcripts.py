@@ -3,8 +3,6 @@
 What comes from a model or a data set may hold tags or scripts: HTML is made by Jinja2 templates alone, which escape it.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import re

@@ -3,8 +3,6 @@
 Names and texts reach the page as option labels (text, never markup) or through templates, which escape them. If a front
 end does not run the script for the keys n and p, the buttons and the list's arrow keys do."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

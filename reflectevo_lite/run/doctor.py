@@ -1,7 +1,5 @@
 """`reflectevo doctor`: what this machine can do, and what would help where it cannot. Nothing is loaded or changed."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -3,8 +3,6 @@
 Times divide operations and bytes by what a card can do, times an assumed efficiency: an order of magnitude, no promise.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -5,8 +5,6 @@
 Each goes to `<run_dir>/exports/<setting>/<form>/` with a model card of the run's own numbers. An adapter trained over
 4-bit weights is merged into the stored 16-bit ones, as is usual: not bit for bit what was trained."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -36,14 +34,9 @@ class Exported(NamedTuple):
 
 
 def export(
-    run_dir: str | Path,
-    setting: str = "reflector",
-    *,
-    merged: bool = False,
-    gguf: str | None = None,
-    push: str | None = None,
-    out: str | Path | None = None,
-) -> Exported:
+    run_dir: str | Path, setting: str = "reflector", *, merged: bool = False, gguf: str | None = None,
+    push: str | None = None, out: str | Path | None = None,
+) -> Exported:  # fmt: skip
     """Write the adapter `setting` of a run as asked for; `gguf` names a precision and implies `merged`. `push`: a Hub
     repository (owner/name) that gets the merged model, or the adapter if none was asked for. Raises ValueError if the
     run has no such adapter, a tool is missing, or the repository's name is not one."""

@@ -1,7 +1,5 @@
 """One measurement on the card, in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import random
 import sys

@@ -1,7 +1,5 @@
 """The CPU's table: generation by the embedded model and its memory, grading, the sandbox."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sys

@@ -3,8 +3,6 @@
 Every measurement is a process of its own (`child`), since Unsloth changes trl for the whole process. It has a time limit
 and a log in `<out>/logs/`. Tables are written anew after every measurement; the same command goes on from there."""
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import json

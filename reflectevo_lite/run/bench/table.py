@@ -1,7 +1,5 @@
 """Comparisons in rounds, and the one writer of tables: figures as JSON, and as Markdown with the machine beneath."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
