@@ -20,6 +20,7 @@ import unicodedata
 import zlib
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 DIGITS = 500  # 2^{-200} is not 2^{-201}; at math-verify's 15 digits it is
 MEMORY_BYTES = 4 << 30
@@ -92,16 +93,8 @@ _CLEAN = [
     ]
 ]
 
-# Each unit with its other names.
-_UNIT_NAMES = """
-km kilometer kilometers kilometre kilometres, m meter meters metre metres, cm centimeter centimeters centimetre
-centimetres, mm millimeter millimeters millimetres, in inch inches, ft foot feet, yd yds yard yards, mi mile miles,
-kg kilogram kilograms, g gram grams, mg milligram milligrams, lb lbs pound pounds, oz ounce ounces, L liter liters litre
-litres, ml mL milliliter milliliters, cup cups, s sec secs second seconds, min mins minute minutes, h hr hrs hour hours,
-day days, week weeks, month months, year years yr yrs, am, pm, mph, kph kmh, rad radian radians,
-dollar dollars USD usd, cent cents
-"""
-_UNITS = {name: names.split()[0] for names in _UNIT_NAMES.split(",") for name in names.split()} | {"sq": "", "cu": ""}
+_UNIT_LINES = Path(__file__).with_name("units.txt").read_text(encoding="utf-8").splitlines()  # a unit, its other names
+_UNITS = {name: names.split()[0] for names in _UNIT_LINES for name in names.split()} | {"sq": "", "cu": ""}
 _NOT_UNITS = re.compile(r"\b(?:not|wrong|incorrect|more|less|fewer|least|most|if|when|except|than|plus|minus|times)\b")
 _PERCENT, _DEGREE = re.compile(r"%|percent"), re.compile(r"°|\\circ|degree")
 _POWER = r"(?:\s*\^\s*\{?\s*\d\s*\}?)?"

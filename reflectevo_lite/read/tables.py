@@ -18,14 +18,9 @@ Evals = Mapping[str, Sequence[Row]]  # eval rows by setting
 
 BASE = Evaluation(evaluate.BASELINE)
 DIFFERENCE = ("setting", "difference", "low", "high", "p (McNemar)", "p (Holm)", "significant", "detectable", "n")
-VERBS = (  # noqa: SIM905 - what reflections tell oneself to do; a text's first one is its pattern
-    "add adjust analyse analyze apply avoid break calculate change check choose compare compute confirm consider "
-    "convert correct count define derive determine divide double-check ensure evaluate examine find fix focus follow "
-    "go identify include keep list look make multiply pay plan re-read read recalculate recheck reconsider recount "
-    "redo reread rethink review revise rewrite separate simplify solve start state subtract take test think trace try "
-    "understand use validate verify work write"
-).split()
-_VERB = re.compile(r"\b(" + "|".join(sorted(VERBS, key=len, reverse=True)) + r")\b", re.IGNORECASE)
+# what reflections tell oneself to do; a text's first one is its pattern
+VERBS = Path(__file__).with_name("verbs.txt").read_text(encoding="utf-8").split()
+_VERB = re.compile(rf"\b({'|'.join(VERBS)})\b", re.IGNORECASE)
 
 
 def load_metrics(run: store.Run | Path) -> Row:

@@ -39,7 +39,7 @@ class View:
         self._busy = False  # set while widgets are filled by code, so that filling them saves nothing
         style, top = w.HTML(f"<style>{render('transcript.css')}{render('explorer.css')}</style>"), self._filters()
         reader, table = self._reader(), self._table()
-        self.root = _styled(w.VBox([style, *top, reader, table]), "rl-explorer")
+        self.root = w.VBox([style, *top, reader, table]).add_class("rl-explorer")
         self._start_somewhere_telling()
         self._refilter()
 
@@ -67,9 +67,9 @@ class View:
             box.observe(self._refilter, "value")
             title = w.Label("mistake" if column == "class" else column)
             self.fields[column] = box
-            labelled.append(_styled(w.VBox([title, box]), "rl-filter"))
+            labelled.append(w.VBox([title, box]).add_class("rl-filter"))
         settings = [(setting_name(name), name) for name in self.explorer.options("setting")]
-        self.other = _styled(w.Dropdown(options=[("nothing", ""), *settings], layout=wide), "rl-other")
+        self.other = w.Dropdown(options=[("nothing", ""), *settings], layout=wide).add_class("rl-other")
         self.other.observe(self._on_other, "value")
         self.count = w.HTML()
         line = w.HBox([self.count, w.HBox([w.Label("compare with"), self.other])])
@@ -77,16 +77,16 @@ class View:
         return [w.HBox(labelled, layout=w.Layout(flex_flow="row wrap")), line]
 
     def _reader(self) -> w.Widget:
-        self.list = _styled(w.Select(rows=20, layout=w.Layout(width="auto", height="25rem")), "rl-list")
+        self.list = w.Select(rows=20, layout=w.Layout(width="auto", height="25rem")).add_class("rl-list")
         self.list.observe(self._on_select, "index")
         self.back = self._button("previous", "arrow-left", self.explorer.previous)
         self.forth = self._button("next", "arrow-right", self.explorer.next)
         move = w.HBox([self.back, self.forth, _small("&nbsp;or <kbd>n</kbd> <kbd>p</kbd>")])
         labels = [("not labelled by you", ""), *((name, name) for name in mistakes.CLASSES)]
-        self.label = _styled(w.Dropdown(options=labels, layout=w.Layout(width="auto")), "rl-label")
+        self.label = w.Dropdown(options=labels, layout=w.Layout(width="auto")).add_class("rl-label")
         hint = "A note; saved when you leave the field"
         note = w.Textarea(placeholder=hint, continuous_update=False, rows=3, layout=w.Layout(width="auto"))
-        self.note, self.status = _styled(note, "rl-note"), w.HTML()
+        self.note, self.status = note.add_class("rl-note"), w.HTML()
         for box in (self.label, self.note):
             box.observe(self._on_annotate, "value")
         title = _small("Your label of the first mistake")
@@ -95,10 +95,10 @@ class View:
         left = w.VBox([self.list, move, annotation], layout=w.Layout(width="20.5rem", flex="0 0 auto"))
         right = w.VBox([self.pane], layout=w.Layout(flex="1 1 30rem", min_width="20rem"))
         layout = w.Layout(flex_flow="row wrap", align_items="flex-start")
-        return _styled(w.HBox([left, right], layout=layout), "rl-body")
+        return w.HBox([left, right], layout=layout).add_class("rl-body")
 
     def _button(self, text: str, icon: str, step: Any) -> w.Button:
-        button = _styled(w.Button(description=text, icon=icon, layout=w.Layout(width="6.1rem")), f"rl-{text}")
+        button = w.Button(description=text, icon=icon, layout=w.Layout(width="6.1rem")).add_class(f"rl-{text}")
         button.on_click(lambda _: self._on_move(step))
         return button
 
@@ -200,11 +200,6 @@ class View:
             if len(self.explorer.shown) > TABLE:
                 print(f"The first {TABLE:,} of {len(self.explorer.shown):,}; filter for others.")
             itables.show(part, connected=False, allow_html=False, maxBytes=0, showIndex=False, pageLength=10)
-
-
-def _styled(widget: Any, css: str) -> Any:
-    widget.add_class(css)
-    return widget
 
 
 def _small(html: str) -> w.HTML:
