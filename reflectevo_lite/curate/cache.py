@@ -16,7 +16,7 @@ class Cache:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path else None
-        rows = store.Rows(self.path) if self.path and self.path.exists() else ()
+        rows = store.iter_jsonl(self.path) if self.path and self.path.exists() else ()
         self.values: dict[str, Any] = {row["key"]: row["value"] for row in rows}
 
     def answers(self, keys: Sequence[str], ask: Callable[[list[int]], list[Any]], batch: int = 512) -> list[Any]:

@@ -17,11 +17,9 @@ from .stats import bootstrap_ci, holm, mcnemar, smallest_detectable, wilson
 def metrics(
     directory: str | Path, *, seed: int = 0, extra: Sequence[tuple[Evaluation, Evaluation]] = ()
 ) -> dict[str, list[dict[str, Any]]]:
-    """All figures of a directory of eval files, in the form of metrics.json (README, "What the numbers mean").
-
-    `rows`: one per file and task (and "all"); fractions. `comparisons`: paired differences of Acc@t2 (`compared` says
-    which; `extra` names further pairs), with Holm's correction over all of them.
-    """
+    """All figures of a directory of eval files, in the form of metrics.json (README, "What the numbers mean"). `rows`:
+    one per file and task (and "all"); fractions. `comparisons`: paired differences of Acc@t2 (`compared` says which;
+    `extra` names further pairs), with Holm's correction over all of them."""
     files = {Evaluation.parse(p.name): store.read_jsonl(p) for p in sorted(Path(directory).glob("*.*.jsonl"))}
     rows = [
         describe(name, task, [r for r in found if task in ("all", r["task"])], seed)

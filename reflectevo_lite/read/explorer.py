@@ -114,7 +114,7 @@ class Explorer:
         self._notes: dict[tuple[str, str], dict[str, Any]] = {}
         self._by_rule = self.frame["class"].copy()
         self._rows_of = {id: np.asarray(at) for id, at in self.frame.groupby("id", sort=False).indices.items()}
-        for row in store.Rows(self.path) if self.path.exists() else ():
+        for row in store.iter_jsonl(self.path) if self.path.exists() else ():
             self._apply(row)
         self.show(range(len(self.frame)))
 

@@ -114,7 +114,7 @@ def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
         yield "env.json is missing: versions and fingerprints are unknown."
     for name, file in {"first answers": "evals/turn1.jsonl", "rollouts": "rollouts/train.jsonl"}.items():
         cut = asked = 0
-        for row in store.Rows(run.path(file)) if run.path(file).exists() else ():
+        for row in store.iter_jsonl(run.path(file)) if run.path(file).exists() else ():
             attempts = [row["turn1"], *(r["turn2"] for r in row["reflections"])] if "reflections" in row else [row]
             asked += len(attempts)
             cut += sum(bool(a.get("truncated")) for a in attempts)

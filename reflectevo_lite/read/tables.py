@@ -314,7 +314,7 @@ def _check_same_questions(a: store.Run, rows_a: list[Row], b: store.Run, rows_b:
         raise ValueError(f"the runs were asked different questions: {only}; {remedy}")
     files = [run.path("data", "test.jsonl") for run in (a, b)]
     if all(f.exists() for f in files):
-        texts = [{p["id"]: prompts.question_text(p) for p in store.Rows(f)} for f in files]
+        texts = [{p["id"]: prompts.question_text(p) for p in store.iter_jsonl(f)} for f in files]
         alike = texts[0] == texts[1]
     else:
         alike = len({run.environment().get("data", {}).get("test.jsonl") for run in (a, b)} - {None}) < 2

@@ -1,10 +1,7 @@
 """What a run will take: prompts, tokens, optimiser steps, GPU memory, time. Nothing is loaded.
 
 Work is counted from the registry of settings and the run's parameters. What these cannot know (how many answers are
-wrong, how many reflections help) comes from `Assumed` shares, or from the files of a finished run (`Measured`).
-"""
-
-from __future__ import annotations
+wrong, how many reflections help) comes from `Assumed` shares, or from the files of a finished run (`Measured`)."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

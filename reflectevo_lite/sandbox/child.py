@@ -120,11 +120,6 @@ def _tag(kind, body):
     return f'{{"{kind}":{body}}}'
 
 
-def _int(x):
-    # long digits are slow to read and Python refuses more than 4300 of them, so these travel in base 16
-    return int.__repr__(x) if -(10**18) < x < 10**18 else _tag("int", f'"{hex(x)}"')
-
-
 def _float(x):
     return float.__repr__(x).replace("inf", "Infinity").replace("nan", "NaN")
 
@@ -139,7 +134,8 @@ KEYS = type({}.keys())  # compares as a set
 BUILT_IN = {
     type(None): lambda x: "null",
     bool: lambda x: "true" if x else "false",  # before int, of which it is a subclass
-    int: _int,
+    # long digits are slow to read and Python refuses more than 4300 of them, so these travel in base 16
+    int: lambda x: int.__repr__(x) if -(10**18) < x < 10**18 else _tag("int", f'"{hex(x)}"'),
     float: _float,
     str: quote,
     complex: lambda x: _tag("complex", f"[{_float(x.real)},{_float(x.imag)}]"),

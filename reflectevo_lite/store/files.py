@@ -38,6 +38,11 @@ def read_jsonl(path: str | Path) -> list[Any]:
     return list(Rows(path))
 
 
+def iter_jsonl(path: str | Path) -> Iterator[Any]:
+    """Rows of a file one by one, as from `Rows`."""
+    return iter(Rows(path))
+
+
 class Rows(Sequence):
     """The rows of a JSON Lines file, left on disk: a read-only sequence that takes 8 bytes of memory a row. A slice is
     another view. An unfinished last line (a killed writer's) is left out; rows appended later are not seen, and the

@@ -1,7 +1,5 @@
 """Rows become examples: which fit, which are held out for validation, and the columns that TRL takes."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from statistics import median
@@ -14,10 +12,8 @@ COLUMNS = {"sft": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejecte
 
 
 def fitting(job: Job, tokenizer: Any) -> tuple[list[Any], list[str]]:
-    """Rows that fit `max_length`, and the ids of those that don't (TRL would cut or drop them without a word).
-
-    Prints the lengths. Raises ValueError for longer rows unless `too_long` is "skip", and if no row fits.
-    """
+    """Rows that fit `max_length`, and the ids of those that don't (TRL would cut or drop them without a word). Prints
+    the lengths. Raises ValueError for longer rows unless `too_long` is "skip", and if no row fits."""
     limit, name, lengths = job.params.max_length, job.out.name, row_lengths(job, job.rows, tokenizer)
     count, least, most = len(lengths), min(lengths), max(lengths)
     long = {i for i, n in enumerate(lengths) if n > limit}

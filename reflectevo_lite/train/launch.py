@@ -1,10 +1,7 @@
 """Training in several processes, through torchrun, the same way from a notebook, from papermill and from a shell.
 
 Fresh processes work on a job file (`__main__`), whatever the calling one has done to a GPU before. Only the main worker
-speaks and writes. On CPU they talk over gloo.
-"""
-
-from __future__ import annotations
+speaks and writes. On CPU they talk over gloo."""
 
 import json
 import os
@@ -34,9 +31,8 @@ def workers() -> int:
 
 def start(job: Job) -> dict[str, Any]:
     """Train in `job.params.processes` new processes, which end with this one however it ends; return their record.
-
-    Raises ValueError if there are fewer GPUs, and RuntimeError with the first error in the workers' log if they fail.
-    """
+    Raises ValueError if there are fewer GPUs, and RuntimeError with the first error in the workers' log if they
+    fail."""
     import torch
 
     processes, package = job.params.processes, str(Path(__file__).parents[2])

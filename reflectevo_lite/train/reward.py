@@ -2,10 +2,7 @@
 
 The idea is that of "Reflect, Retry, Reward" (arXiv 2505.24726), the optimiser TRL's GRPO (arXiv 2402.03300). A group of
 reflections is sampled on a failed attempt of a training question; for each the base model, adapter off, answers again
-greedily. Only the reflection's tokens are trained on. Nothing here sees a test question.
-"""
-
-from __future__ import annotations
+greedily. Only the reflection's tokens are trained on. Nothing here sees a test question."""
 
 from collections.abc import Sequence
 from typing import Any

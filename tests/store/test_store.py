@@ -155,7 +155,7 @@ def test_appended_rows_are_whole_and_a_killed_writer_s_half_line_goes(tmp_path):
     assert path.read_bytes() == whole + b'{"a":4}\n'
     path.write_bytes(whole + b'{"a": 5}')  # whole but for its end
     store.append_line(path, {"a": 6})
-    assert [row["a"] for row in store.Rows(path)] == [1, "ä", 3, 5, 6]
+    assert [row["a"] for row in store.iter_jsonl(path)] == [1, "ä", 3, 5, 6]
 
 
 def test_a_full_disk_leaves_nothing_of_an_appended_row(tmp_path):
