@@ -1,24 +1,18 @@
 """How the embedded model is made: pre-training on the corpus, the gates it has to pass, its card (see notebook 00)."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import generate, prompts, store
 from ..rows import Message
 from .corpus import RECIPE, Kind, Stage, corpus_example, reflection_text
 from .tasks import Place, blamed, problems, to_task
 from .tokenizer import build_tokenizer, encode
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 History = list[dict[str, float]]  # one entry per step: step, loss, tokens seen so far
 CHECKPOINT_EVERY = 250  # steps
@@ -69,8 +63,8 @@ def pretrain(
 
 
 def corpus_batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, start: int, batch_size: int, mix: dict[Kind, float]
-) -> Iterator[dict[str, torch.Tensor]]:
+    tokenizer: Any, seed: int, start: int, batch_size: int, mix: dict[Kind, float]
+) -> Iterator[dict[str, Any]]:
     """Endless batches (rows × tokens, padded on the right) from batch `start` on; batch b depends on (seed, b) only.
     Each pool of 16 batches is sorted by length, which keeps padding low, and its batches are shuffled."""
     import torch
@@ -89,7 +83,7 @@ def corpus_batches(
             yield {"input_ids": ids, "attention_mask": (ids != pad).long(), "labels": labels}
 
 
-def _new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, seed: int) -> PreTrainedModel:
+def _new_model(tokenizer: Any, hidden: int, layers: int, seed: int) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -100,7 +94,7 @@ def _new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, see
     return LlamaForCausalLM(LlamaConfig(**shape, **tokens, dtype="float32"))
 
 
-def _optimisers(model: PreTrainedModel, stage: Stage) -> list[Any]:
+def _optimisers(model: Any, stage: Stage) -> list[Any]:
     import torch
 
     matrices, rest = [], []
@@ -112,7 +106,7 @@ def _optimisers(model: PreTrainedModel, stage: Stage) -> list[Any]:
     return [muon, adam, *(torch.optim.lr_scheduler.LambdaLR(optimiser, share) for optimiser in (muon, adam))]
 
 
-def _step(model: PreTrainedModel, batch: dict[str, torch.Tensor], parts: list[Any]) -> float:
+def _step(model: Any, batch: dict[str, Any], parts: list[Any]) -> float:
     import torch
 
     with torch.autocast(model.device.type, dtype=torch.bfloat16):

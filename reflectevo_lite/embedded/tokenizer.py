@@ -1,16 +1,11 @@
 """The tokenizer: every fixed sentence of the prompts and tasks is one token; any other text is spelled in bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .. import prompts
 from .corpus import CAUSES, MARK, Example
 from .tasks import NAMES, ORDINALS, Arithmetic, Lists
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (
@@ -51,8 +46,8 @@ def _commands(verbs: Iterable[str]) -> list[str]:
     return [f". {verb.capitalize()}" for verb in verbs]
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A unigram tokenizer whose pieces are `phrases()`, with byte fallback: any text survives a round trip."""
+def build_tokenizer() -> Any:
+    """A `PreTrainedTokenizerFast`, unigram, whose pieces are `phrases()`, with byte fallback: any text survives a round trip."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
@@ -67,7 +62,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=CHAT_TEMPLATE, **tokens, **limits)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, example: Example) -> tuple[list[int], list[int]]:
+def encode(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
     """Token ids and labels (−100 for what bears no loss); a trained turn's end token is trained too."""
     ids, labels = [], []
     texts = tokenizer([message["content"] for message in example.messages], add_special_tokens=False)["input_ids"]

@@ -15,16 +15,8 @@ import sys
 from _json import encode_basestring_ascii as quote
 
 # May be imported for a program before it is locked in (then no file opens). None acts on import or needs a display.
-_SAFE = """
-__future__ abc argparse array ast asyncio base64 binascii bisect builtins calendar cmath codecs collections colorsys
-concurrent contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib dis email encodings
-enum errno fnmatch fractions functools gc getpass glob graphlib hashlib heapq hmac html http importlib inspect io
-itertools json keyword linecache locale logging marshal math mmap multiprocessing numbers operator os pathlib pickle
-platform posix posixpath pprint queue random re reprlib resource sched secrets select shlex shutil signal socket stat
-statistics string stringprep struct subprocess symtable sys tempfile textwrap threading time timeit token tokenize
-traceback types typing unicodedata unittest urllib uuid warnings weakref xml zlib zoneinfo
-"""
-SAFE_MODULES = set(_SAFE.split())
+with open(os.path.join(os.path.dirname(__file__), "modules.txt"), encoding="utf-8") as _names:
+    SAFE_MODULES = set(_names.read().split())
 # What functions of these modules import only when they are called.
 LAZY = {"collections": "heapq", "datetime": "_strptime", "time": "_strptime", "concurrent": "concurrent.futures.thread"}
 CODEC = "codec "  # goes before the name of a codec where names of modules stand too
