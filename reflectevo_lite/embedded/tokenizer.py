@@ -47,7 +47,7 @@ def _commands(verbs: Iterable[str]) -> list[str]:
 
 
 def build_tokenizer() -> Any:
-    """A `PreTrainedTokenizerFast`, unigram, whose pieces are `phrases()`, with byte fallback: any text survives a round trip."""
+    """A fast unigram tokenizer whose pieces are `phrases()`, with byte fallback: any text survives a round trip."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 

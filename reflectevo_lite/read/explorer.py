@@ -198,7 +198,7 @@ class Explorer:
         return self._notes.get(self._here(), none) if self.position >= 0 else none
 
     def _here(self) -> tuple[str, str]:
-        return tuple(self.frame[["id", "setting"]].iloc[int(self.shown[self.position])])
+        return tuple(self.frame.iloc[int(self.shown[self.position])][["id", "setting"]])
 
     def _apply(self, row: dict[str, Any]) -> dict[str, Any]:
         """Take an annotation into the frame; one that is not of this run's rows is passed over."""
