@@ -1,6 +1,6 @@
 """Recompute metrics.json from the rows alone: `python tests/recompute.py artifacts/<run>`.
 
-It reads `evals/*.jsonl` and nothing else (unpack the `rows.zip` of a run that is kept so), uses the standard library
+It reads `evals/` and, for guesses, `data/test.jsonl` (unpack the `rows.zip` of a run that is kept so), uses the standard library
 only and imports nothing of the package, so that the figures of a run do not rest on the code that made them. Counts and
 rates must be equal; p-values, Wilson and bootstrap intervals come from formulas written out here, the bootstrap from its
 own draws.
@@ -23,7 +23,59 @@ def main(run):
     stored = {name_of(row) for row in metrics["rows"]}
     problems += [f"{name}: evaluated, but not in metrics.json" for name in files if name not in stored]
     problems += [line for c in metrics["comparisons"] for line in check_comparison(c, files)]
-    return problems + check_holm(metrics["comparisons"])
+    problems += check_holm(metrics["comparisons"])
+    return problems + [
+        line for check in (check_guesses, check_ladder, check_words, check_first) for line in check(run, metrics)
+    ]
+
+
+def check_guesses(run, metrics):
+    """A blind guess among the options left, and what exceeds it."""
+    if not metrics.get("elimination"):
+        return
+    asked = list(zip(read(run / "data/test.jsonl"), read(run / "evals/turn1.jsonl"), strict=True))
+    for row in metrics["elimination"]:
+        some = [(p, a) for p, a in asked if p["grader"] == "choice" and p["task"] == row["task"]]
+        blind = [1 if a["correct"] else 1 / max(1, len(p["choices"]) - (a["answer"] is not None)) for p, a in some]
+        blind = sum(blind) / len(blind)
+        if not (same(row["blind"], blind) and same(row["excess"], row["acc_t2"] - blind) and row["n"] == len(some)):
+            yield f"elimination, {row['setting']}, {row['task']}: the rows say {blind}"
+
+
+def check_ladder(run, metrics):
+    found = {share(read(path)) for path in (run / "evals/ladder").glob("*.oracle.jsonl")} | {
+        share(read(run / "evals/prompted.oracle.jsonl"))
+    }
+    for row in metrics.get("ladder", []):
+        if not any(same(row["acc_t2"], acc) for acc in found):
+            yield f"ladder, {row['prompt']}: no file says {row['acc_t2']}"
+    for row in metrics.get("learned", []):
+        if not any(
+            same(row["difference"], share(read(p)) - max(found)) for p in (run / "evals").glob("*.oracle.jsonl")
+        ):
+            yield f"learned, {row['setting']}: no file is {row['difference']} from the best prompt"
+
+
+def check_words(run, metrics):
+    found = []
+    for path in (run / "evals/words").glob("*.jsonl"):
+        before = {r["id"]: r for r in read(run / "evals" / f"{path.name.split('.')[0]}.oracle.jsonl")}
+        rows = [r for r in read(path) if r["reflection"] not in (None, before[r["id"]]["reflection"])]
+        found.append((len(rows), share(rows), share([before[r["id"]] for r in rows])))
+    for row in metrics.get("words", []):
+        if not any(n == row["n"] and same(a, row["mended"]) and same(b, row["unedited"]) for n, a, b in found):
+            yield f"words, {row['edit']}: no file says {row['mended']} of {row['n']}"
+
+
+def check_first(run, metrics):
+    found = [share(read(path)) for path in (run / "evals/first").glob("*.jsonl")]
+    for row in metrics.get("first", []):
+        if not any(same(row["acc_t1"], acc) for acc in found):
+            yield f"first, {row['adapter']}: no file says {row['acc_t1']}"
+
+
+def share(rows):
+    return sum(r["turn2_correct"] for r in rows) / max(1, len(rows))
 
 
 def read(path):

@@ -8,4 +8,5 @@ from .cache import Cache
 from .examples import FORMS, examples
 from .gain import gain, gain_auc, gain_by_instruction, gain_items, gain_reliability, gain_table
 from .judges import make_judge
+from .leaks import Clean, leak_shares, leaks, masked
 from .sets import PairRow, PlusRow, both_helped, d_plus, d_pm, random_share, top_gain, with_rows, write_curated

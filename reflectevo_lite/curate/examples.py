@@ -35,6 +35,17 @@ def one_stage(row: PlusRow) -> SFTRow:
     return _sft(row, prompts.one_stage_prompt(row["problem"], row["turn1"]["completion"]), completion)
 
 
+def star(row: PlusRow) -> SFTRow:
+    """Question → corrected answer, without attempt or reflection (STaR, arXiv 2203.14465)."""
+    return _sft(row, prompts.answer_prompt(row["problem"]), row["reflection"]["turn2"]["completion"])
+
+
+def redo(row: PlusRow) -> SFTRow:
+    """Question and attempt → corrected answer, without a reflection."""
+    asked = prompts.retry_prompt(row["problem"], row["turn1"]["completion"], None)
+    return _sft(row, asked, row["reflection"]["turn2"]["completion"])
+
+
 def qa(rollout: Rollout) -> SFTRow:
     """Question → gold answer, right or wrong at turn 1: the paper's SFT baseline, without any reflection."""
     problem = rollout["problem"]
@@ -57,7 +68,7 @@ def reward(rollout: Rollout) -> RewardRow | None:
 
 
 FORMS: dict[str, Callable[[Any], Any]]
-FORMS = {form.__name__: form for form in (reflector, corrector, one_stage, qa, preference, reward)}
+FORMS = {form.__name__: form for form in (reflector, corrector, one_stage, star, redo, qa, preference, reward)}
 
 
 def gold_completion(problem: Problem) -> str:

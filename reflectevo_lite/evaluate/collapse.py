@@ -1,5 +1,6 @@
 """Does the Reflector learn, or does it collapse? What a round's rollouts show (notebook 05)."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ def watch(by_round: dict[int, Sequence[Any]]) -> pd.DataFrame:
     for every round (the fewest of any), evenly spaced so that every task keeps its share: round, reflections; corrected
     (share that led to a right answer); distinct (share of different texts); distinct_2 (share of different word pairs,
     Li et al. 2016); same_place (share that blames the place blamed most often); copied (share of a reflection's word
-    triples that stand in the question or the attempt); words (mean length)."""
+    triples that stand in the question or the attempt); words (mean length); true (share that is true in every
+    part, where that is known)."""
     pooled = {r: [(row, x) for row in found for x in row["reflections"]] for r, found in by_round.items()}
     n = min(map(len, pooled.values()), default=0)
     spaced = {r: [pairs[i * len(pairs) // n] for i in range(n)] for r, pairs in pooled.items()}
@@ -35,7 +37,16 @@ def _habits(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
         "same_place": max(blamed.values(), default=0) / n,
         "copied": sum(_copied(row, x["text"]) for row, x in pairs) / n,
         "words": sum(map(len, words)) / n,
+        "true": _true(pairs),
     }
+
+
+def _true(pairs: Sequence[tuple[Any, Any]]) -> float:
+    known = [(r["problem"], r["turn1"]["completion"], x["text"]) for r, x in pairs]
+    found = [
+        t.whole for p, *said in known if p["meta"].get("source") == "synthetic" and (t := embedded.truth(p, *said))
+    ]
+    return sum(found) / len(found) if found else math.nan
 
 
 def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
@@ -62,16 +73,18 @@ SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how fa
     "words": ("shorter reflections", 0.5),
     "same_place": ("more reflections that blame one and the same place", 1.5),
     "copied": ("more text copied from the question or the attempt", 1.5),
+    "true": ("fewer true reflections", 0.9),
 }
 
 
 def collapse_warnings(frame: pd.DataFrame) -> list[str]:
-    """Plain words for every sign of collapse that a round of `watch` shows against the first. Rule of thumb: a share
-    may halve (diversity, length) or grow by half (one place, copied text); growing shares under 0.1 pass."""
-    warnings = []
-    start, *later = frame.to_dict("records") or [{}]
-    for row in later:
+    """Plain words for every sign of collapse that a round of `watch` shows against the first, or, in truth, against the
+    best before it. Rule of thumb: a share may halve (diversity, length), fall by a tenth (truth) or grow by half (one
+    place, copied text); growing shares under 0.1 pass."""
+    warnings, rows = [], frame.to_dict("records")
+    for i, row in enumerate(rows[1:], 1):
         for column, (words, limit) in SIGNS.items():
+            start = max(rows[:i], key=lambda r: r["true"]) if column == "true" else rows[0]
             ratio = row[column] / start[column] if start[column] else float(row[column] > 0) * limit
             if ratio < limit if limit < 1 else ratio >= limit and row[column] > 0.1:
                 yields = "rose" if row["corrected"] > start["corrected"] else "did not rise"

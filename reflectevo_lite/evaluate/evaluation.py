@@ -2,7 +2,8 @@
 
 Turn 1 is the untouched Generator's, greedy, and shared by all settings. In *oracle* mode only wrong first answers go on
 to a second turn (the paper's way, so Acc@t2 cannot fall below Acc@t1); in *intrinsic* mode every answer does, untold.
-The controls `retry` and `shuffled` answer again without a reflection, or with the one on another problem.
+The controls `retry` and `shuffled` answer again without a reflection, or with the one on another problem; `accused`
+tells every answer that it is wrong (`verifier`).
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ def evaluate(
     the tuned model's answer to the bare question ("t1 only" in the paper). Raises ValueError for another control.
     """
     how = evaluation or Evaluation(setting.name)
-    if how.control not in (None, "retry", "shuffled"):
-        raise ValueError(f"unknown control {how.control!r}; evaluate makes retry and shuffled, resample the others")
+    if how.control not in (None, "retry", "shuffled", "accused"):
+        raise ValueError(
+            f"unknown control {how.control!r}; evaluate makes retry, shuffled and accused, resample the others"
+        )
 
     def make(part: Asked, _: int) -> list[EvalRow]:
         if not setting.answers:
@@ -85,12 +88,12 @@ def evaluate(
     return asked.keep(how.file, make)
 
 
-def read_rows(run: store.Run, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of an eval file, each with the text of its first answer (of `evals/turn1.jsonl`) as `turn1`. Raises
+def read_rows(run: store.Run, evaluation: Evaluation, folder: str = "evals") -> list[dict[str, Any]]:
+    """The rows of an eval file, each with the text of its first answer (of the folder's turn1.jsonl) as `turn1`. Raises
     FileNotFoundError for a missing file, and ValueError if the two do not belong together."""
-    rows, first = run.read("evals", evaluation.file), run.read("evals", "turn1.jsonl")
+    rows, first = run.read(folder, evaluation.file), run.read(folder, "turn1.jsonl")
     if [r["turn1_correct"] for r in rows] != [a["correct"] for a in first]:
-        path = run.path("evals", evaluation.file)
+        path = run.path(folder, evaluation.file)
         raise ValueError(f"{path} was made from other first answers than turn1.jsonl: redo it")
     return [r | {"turn1": a["completion"]} for r, a in zip(rows, first, strict=True)]
 
@@ -109,7 +112,8 @@ def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns
     latest, spent = list(part.first), [list[int]() for _ in rows]
     correct, joined = [[a["correct"]] for a in part.first], setting.one_stage and how.control is None
     for turn in range(2, turns + 1):
-        going = [i for i, attempt in enumerate(latest) if how.mode == "intrinsic" or not attempt["correct"]]
+        everyone = how.mode == "intrinsic" or how.control == "accused"
+        going = [i for i, attempt in enumerate(latest) if everyone or not attempt["correct"]]
         now = part._replace(first=latest).at(going)
         found = _one_stage(engine, now, setting, how.mode) if joined else _turn(engine, now, setting, how)
         for i, (reflection, attempt) in zip(going, found, strict=True):
@@ -128,7 +132,7 @@ def _turn(engine: Engine, now: Asked, setting: Setting, how: Evaluation) -> list
     """For each question its reflection and the next attempt, with the tokens of both."""
     pairs = [(p, a["completion"]) for p, a in zip(now.problems, now.first, strict=True)]
     written: list[Completion | None] = [None] * len(pairs)
-    if how.control != "retry":
+    if how.control != "retry" and not setting.plain:
         asked = [prompts.reflection_prompt(p, text, mode=how.mode) for p, text in pairs]
         found = engine.generate(asked, max_new_tokens=now.max_new_tokens, adapter=setting.reflector)
         written = [completions[0] for completions in found]

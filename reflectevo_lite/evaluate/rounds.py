@@ -23,9 +23,10 @@ from ..generate import Adapter, Engine, generate_rollouts
 from ..rows import Problem
 from ..train import TrainParams, train_dpo, train_sft
 from .collapse import harvest
-from .evaluation import Asked, evaluate, first_turns
+from .evaluation import Asked, evaluate, first_turns, read_rows
 from .metrics import compare, describe
 from .settings import BASELINE, Evaluation, round_setting
+from .truth import whole
 
 ROUND_DATA = {"sft": "d_plus", "dpo": "d_pm"}  # how a round is trained → the curated set that it is trained on
 SAMPLING = ("k", "instructions", "temperature", "max_new_tokens")
@@ -73,6 +74,17 @@ def verdict(r: int, found: dict[str, Any], questions: str = "validation") -> str
     )
 
 
+def rot(run: store.Run, r: int, questions: Sequence[Problem]) -> str | None:
+    """A warning if reflections of round r on the validation questions are true in every part less often, by a tenth or
+    more, than those of the round before; None if not, or where truth is not known. Accuracy may rise all the same."""
+    folder = "rounds/validation"
+    before, now = (whole(questions, read_rows(run, Evaluation(f"round_{i}"), folder)) for i in (r - 1, r))
+    if before is None or now is None or now >= 0.9 * before:
+        return None
+    fell = f"from {before:.0%} in round {r - 1} to {now:.0%}"
+    return f"Its reflections are true in every part less often: {fell}. **The texts rot**, whatever the accuracy says."
+
+
 def run_round(
     engine: Engine, run: store.Run, r: int, p: Any, pool: Sequence[Problem], asked: Asked, earlier: Iterable[Any] = ()
 ) -> dict[str, Any]:
@@ -86,7 +98,8 @@ def run_round(
     questions, out = questions_of_round(pool, p.n_rollout, r, p.round_questions), folder / "rollouts.jsonl"
     sampling: dict[str, Any] = {name: getattr(p, name) for name in SAMPLING} | {"seed": p.seed + r}
     found = generate_rollouts(engine, questions, out, reflector=previous, **sampling)
-    fresh = list(curate.d_plus(found) if how == "sft" else curate.d_pm(found, seed=p.seed + r))
+    kept = curate.Clean(found) if p.drop_leaks else found
+    fresh = list(curate.d_plus(kept) if how == "sft" else curate.d_pm(kept, seed=p.seed + r))
     store.write_jsonl(folder / f"{ROUND_DATA[how]}.jsonl", fresh)
     used = [*earlier, *fresh] if p.round_data == "union" else fresh
     setting, adapter = round_setting(r).at(run), run.path("adapters", f"round_{r}")
@@ -99,6 +112,19 @@ def run_round(
     else:
         train_dpo(rows, adapter, model=p.model, params=params, start=previous)
     return made | {"adapter": adapter, "data": used, "rows": evaluate(engine, asked, setting, turns=p.turns)}
+
+
+def one_pass(engine: Engine, run: store.Run, pool: Sequence[Problem], p: Any) -> int:
+    """What rounds are worth beyond their data: the base model's rollouts on the questions of *all* rounds, made into D±
+    at once, `curated/one_pass.jsonl`. Returns the number of pairs. Resumable."""
+    files = [run.path("rollouts", "train.jsonl")]
+    for r in range(2, p.rounds + 1):
+        files.append(run.path("rollouts", f"one_pass_{r}.jsonl"))
+        sampling: dict[str, Any] = {name: getattr(p, name) for name in SAMPLING} | {"seed": p.seed + r}
+        generate_rollouts(engine, questions_of_round(pool, p.n_rollout, r, p.round_questions), files[-1], **sampling)
+    found = [row for file in files for row in store.iter_jsonl(file)]
+    kept = curate.Clean(found) if p.drop_leaks else found
+    return store.write_jsonl(run.path("curated", "one_pass.jsonl"), curate.d_pm(kept, seed=p.seed))
 
 
 def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 0) -> pd.DataFrame:

@@ -86,6 +86,13 @@ _TRAININGS = (
     Training("dpo_pm", "DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, rates="dpo"),
     Training("dpo_pref", "DPO (D^pref)", "04_dpo", "dpo", "preference", PREFERRED, rates="dpo"),
     Training("sft_dpo", "SFT, then DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, "reflector", rates="dpo"),
+    Training("plus_true", "reflector (D+, true)", "ablation", "sft", "reflector", "curated/plus_true.jsonl"),
+    Training("plus_lucky", "reflector (D+, lucky)", "ablation", "sft", "reflector", "curated/plus_lucky.jsonl"),
+    Training("star", "corrected answers", "ablation", "sft", "star", PLUS),
+    Training("redo", "corrected second answers", "ablation", "sft", "redo", PLUS),
+    Training(
+        "one_pass", "one pass", "one_pass", "dpo", "preference", "curated/one_pass.jsonl", "reflector", rates="dpo"
+    ),
     Training("grpo", "GRPO", "grpo", "grpo", "reward", ROLLOUTS, rates="grpo"),
 )
 TRAININGS: dict[str, Training] = {t.name: t for t in _TRAININGS}
@@ -99,6 +106,7 @@ class Setting(NamedTuple):
     notebook: str = ""
     reflector: str | Path | None = None
     corrector: str | Path | None = None
+    plain: bool = False  # it answers again without a reflection
     one_stage: bool = False  # reflection and second attempt in one completion, by `reflector`
     answers: str | Path | None = None  # it never reflects: this adapter answers every question anew
     also: tuple[tuple[str, str | None], ...] = ()  # evaluated beside its plain oracle mode
@@ -140,6 +148,11 @@ _SETTINGS = (  # in the order of the paper's table
     Setting("dpo_pref", "DPO (D^pref)", _FOUR, "dpo_pref", family="preference"),
     Setting("sft_dpo", "reflector SFT, then DPO (D±)", _FOUR, "sft_dpo", family="preference"),
     Setting("grpo", "GRPO (reward: turn 2 is right)", "grpo", "grpo", family="reward"),
+    Setting("plus_true", "reflector SFT (true half of D+)", "ablation", "plus_true"),
+    Setting("plus_lucky", "reflector SFT (lucky half of D+)", "ablation", "plus_lucky", family="control"),
+    Setting("star", "SFT on corrected answers (turn 1)", "ablation", answers="star", family="answers"),
+    Setting("redo", "SFT on second answers, no reflection", "ablation", corrector="redo", plain=True, family="control"),
+    Setting("one_pass", "one pass over all rounds' questions", "one_pass", "one_pass", family="preference"),
     Setting("gain_top", "reflector SFT (half of D+ by gain)", "gain", "gain_top"),
     Setting("gain_random", "reflector SFT (random half of D+)", "gain", "gain_random", family="control"),
 )
@@ -180,8 +193,12 @@ def settings(notebook: str, run: store.Run) -> Iterator[Setting]:
 
 def reflecting(run: store.Run) -> list[str]:
     """The evaluated settings in which the Reflector writes texts of its own and the untrained Generator answers."""
-    own = [s for s in SETTINGS.values() if not (s.one_stage or s.answers or s.corrector)]
-    return [s.name for s in own if run.path("evals", Evaluation(s.name).file).exists()]
+    known = sorted({setting(e.setting) for e in files(run) if e.mode == "oracle" and not e.control}, key=_place)
+    return [s.name for s in known if not (s.one_stage or s.answers or s.corrector)]
+
+
+def _place(one: Setting) -> tuple[int, str, str]:
+    return Evaluation(one.name).order
 
 
 def left_out(run: store.Run) -> list[str]:

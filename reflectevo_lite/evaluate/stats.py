@@ -38,6 +38,16 @@ def bootstrap_ci(differences: np.ndarray, seed: int = 0, resamples: int = 10_000
     return [float(low), float(high)]
 
 
+def mean_ci(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> list[float]:
+    """95 % percentile interval of the mean of any numbers by bootstrap; the range of the values if they are too few."""
+    from scipy.stats import bootstrap
+
+    if len(values) < 2 or np.ptp(values) == 0:
+        return [float(values.min()), float(values.max())] if len(values) else [math.nan, math.nan]
+    how = {"n_resamples": resamples, "confidence_level": LEVEL, "method": "percentile", "batch": 1000}
+    return [float(end) for end in bootstrap((values,), np.mean, rng=seed, **how).confidence_interval]
+
+
 def mcnemar(wins: int, losses: int) -> float:
     """Exact two-sided p of McNemar's test (McNemar 1947): discordant pairs under a fair coin; 1 if there are none."""
     from scipy.stats import binomtest

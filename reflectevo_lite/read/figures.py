@@ -203,8 +203,9 @@ def pretraining(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def accuracy(results: pd.DataFrame) -> Figure:
-    """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain."""
+def accuracy(results: pd.DataFrame, floor: float | None = None) -> Figure:
+    """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain. `floor`: `evaluate.floor`, drawn
+    as a line."""
     figure, axes = _figure(9, 0.42 * len(results) + 1.5)
     for i, row in enumerate(results.to_dict("records")):
         first, second, low, high = row["Acc@t1"], row["Acc@t2"], row["Δ low"], row["Δ high"]
@@ -217,10 +218,12 @@ def accuracy(results: pd.DataFrame) -> Figure:
     _name_rows(axes, results)
     told = f"accuracy (%), n = {_n(results['n'])}, bars: 95 % interval of the gain"
     _label(axes, told, "", "From the first answer to the second")
+    if floor is not None:
+        axes.axvline(100 * floor, color=PURPLE, ls="--", lw=1.2, label="choices guessed")
     faces = {"Acc@t1": "white", "Acc@t2: a sure gain": GREEN, "no sure change": GREY, "a sure loss": RED}
     for name, face in faces.items():
         axes.scatter([], [], facecolor=face, edgecolor="black" if face == "white" else face, s=40, label=name)
-    _legend_below(axes, 4)
+    _legend_below(axes, 5, 0.35)
     return figure
 
 
@@ -361,6 +364,40 @@ def localisation(frame: pd.DataFrame) -> Figure:
     _legend_below(axes, 3, 0.4)
     told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
     _label(axes, told, "", "Does the reflection find the mistake?", xlim=(0, 100))
+    return figure
+
+
+def truth(frame: pd.DataFrame) -> Figure:
+    """Share of reflections that are true in every part beside the share that led to a right answer, from
+    `evaluate.truth_table`."""
+    figure, axes = _figure(8, 0.5 * len(frame) + 1.6)
+    at = np.arange(len(frame))
+    axes.barh(at - 0.19, 100 * frame["whole"], color=GREEN, height=0.36, label="true in every part")
+    axes.barh(at + 0.19, 100 * frame["mended"], color=BLUE, height=0.36, label="led to a right answer")
+    axes.scatter(100 * frame["place"], at - 0.19, color="black", marker="|", s=90, label="names a wrong place")
+    axes.set_yticks(at, frame["setting"])
+    axes.invert_yaxis()
+    _legend_below(axes, 3, 0.4)
+    told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
+    _label(axes, told, "", "Do reflections say what is so?", xlim=(0, 100))
+    return figure
+
+
+def bars(frame: pd.DataFrame, rows: str, share: str, x: str, title: str, mark: str | None = None) -> Figure:
+    """A horizontal bar for each row: column `share` (a fraction) with its interval (columns low and high), `rows`
+    names it; `mark`, another column of fractions, stands beside it as a black stroke."""
+    figure, axes = _figure(8.5, 0.42 * len(frame) + 1.5)
+    at, value = np.arange(len(frame)), 100 * frame[share]
+    axes.barh(at, value, color=BLUE, height=0.6)
+    axes.errorbar(
+        value, at, xerr=_bars(value, 100 * frame["low"], 100 * frame["high"]), fmt="none", ecolor="black", capsize=3
+    )
+    if mark:
+        axes.scatter(100 * frame[mark], at, color="black", marker="|", s=260, lw=2, label=mark)
+        _legend_below(axes, 1)
+    axes.set_yticks(at, frame[rows])
+    axes.invert_yaxis()
+    _label(axes, f"{x}, n ≤ {_n(frame['n'])}, bars: 95 % interval", "", title, xlim=(0, 100))
     return figure
 
 

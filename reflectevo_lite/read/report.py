@@ -23,6 +23,7 @@ from .transcripts import OUTCOMES, render
 FIGURES = {  # file stem → caption, in the order of the page; other figures of the run follow
     "accuracy": "Acc@t1 and Acc@t2 of every setting and control",
     "localisation": "Does the reflection find the mistake?",
+    "truth": "Do reflections say what is so?",
     "rounds": "Round after round",
     "turns": "Further turns",
     "flips": "What the second turn changes",
@@ -108,6 +109,13 @@ def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
     controls = [r["control"] for r in metrics["rows"] if r["setting"] == evaluate.BASELINE]
     if None in controls and "retry" not in controls:
         yield "There is no plain-retry control: part of every gain may come from merely trying twice."
+    guessed = pd.DataFrame(metrics.get("elimination", []))
+    for task, some in guessed.groupby("task") if len(guessed) else ():
+        below = some[some["excess"] <= 0]["setting"].nunique()
+        yield (
+            f"{task} is multiple choice: a blind guess among the options left after a wrong one gives "
+            f"{100 * some['blind'].iloc[0]:.1f} %, and {below} of {some['setting'].nunique()} settings are not above it."
+        )
     if left := evaluate.left_out(run):
         yield f"Nothing to train on, so left out: {', '.join(left)}."
     if not run.path("env.json").exists():

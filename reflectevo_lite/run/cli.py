@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         add("params", help="a file such as params/tiny_cpu.yaml")
         pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
         add("-p", dest="overrides", help="override a parameter", **pair)
-        add("--with", dest="beyond", metavar="NAMES", help="also notebooks/beyond/: grpo,resampling,transfer,gain")
+        add("--with", dest="beyond", metavar="NAMES", help=f"also notebooks/beyond/: {','.join(pipeline.BEYOND)}")
         add("--notebooks", help="folder of the notebooks (default: ./notebooks)")
     run("--only", help="some notebooks, e.g. 02,03")
     run("--force", action="store_true", help="redo the chosen notebooks and all after them")

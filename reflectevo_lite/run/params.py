@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 from ..store import STAGES
 
 DATA, ROLLOUTS, SFT, DPO, ROUNDS, ANALYSIS = STAGES
-BEYOND = ("grpo", "resampling", "transfer", "gain")  # notebooks/beyond/, run by --with
+BEYOND = (
+    "grpo",
+    "resampling",
+    "transfer",
+    "gain",
+    "ladder",
+    "ablation",
+    "words",
+    "verifier",
+    "one_pass",
+)  # notebooks/beyond/, run by --with
 
 
 class BadParameter(ValueError):
@@ -75,6 +85,7 @@ _ROWS = (
     _row("judge_url", None, "str", ROLLOUTS, "the judge's OpenAI-compatible server", empty=True),
     _row("judge_usd_per_million_tokens", None, "price", ROLLOUTS, "its price, for the estimate", low=0, empty=True),
     _row("judge_max_usd", None, "float", ROLLOUTS, "what it may cost at most", low=0, empty=True),
+    _row("drop_leaks", True, "bool", ROLLOUTS, "leave out reflections that state the answer"),
     _row("turns", 4, "int", ROLLOUTS, "turns that the multi-turn settings are run for", low=2, high=20),
     _row("sft_learning_rate", 3e-3, "float", SFT, "of SFT", **_RATE),
     _row("sft_epochs", 5, "float", SFT, "of SFT", above=0),
@@ -97,6 +108,7 @@ _ROWS = (
     _row("dpo_epochs", 1, "float", DPO, "of DPO", above=0),
     _row("dpo_batch_size", 32, "int", DPO, "pairs in a batch", **_BATCH),
     _row("dpo_beta", 0.1, "float", DPO, "pull towards the reference", above=0),
+    _row("dpo_chosen_weight", 0.0, "float", DPO, "of an SFT loss on the chosen text", low=0, high=10),
     _row("judge_pairs", 60, "int", DPO, "pairs on which judges are compared", low=0),
     _row("rounds", 3, "int", ROUNDS, "how many rounds; round 1 is notebook 03's", low=1, high=100),
     _row("round_training", "dpo", "str", ROUNDS, "how a later round learns", choices=("dpo", "sft")),

@@ -28,7 +28,19 @@ FIGURES = {
     "grpo": ("training_grpo",),
     "transfer": ("transfer", "swap"),
     "gain": ("gain",),
-    ANALYSIS: ("accuracy", "localisation", "error_classes", "flips", "taxonomy", "reflection_style", "tokens_accuracy"),
+    "ladder": ("ladder",),
+    "words": ("words",),
+    "verifier": ("verifier",),
+    ANALYSIS: (
+        "accuracy",
+        "localisation",
+        "truth",
+        "error_classes",
+        "flips",
+        "taxonomy",
+        "reflection_style",
+        "tokens_accuracy",
+    ),
 }
 FILES = {  # what a stage writes beside figures, adapters and evals of its settings
     DATA: ("data",),
@@ -37,6 +49,11 @@ FILES = {  # what a stage writes beside figures, adapters and evals of its setti
     "resampling": ("evals/*.resample*",),
     "transfer": ("adapters/task_*", "evals/transfer", "evals/swap"),
     "gain": ("adapters/gain_*",),
+    "ladder": ("evals/ladder",),
+    "ablation": ("curated/plus_*", "evals/first"),
+    "words": ("evals/words",),
+    "verifier": ("evals/verifier",),
+    "one_pass": ("curated/one_pass.*", "rollouts/one_pass_*"),
     ANALYSIS: ("metrics.json", "report.html", "rows.zip"),
 }
 

@@ -27,7 +27,7 @@ EXPLICIT_BY_KIND: dict[Kind, dict[str, Any]] = {
         "completion_only_loss": True, "assistant_only_loss": False,
     },
     "dpo": {
-        "padding_free": False, "loss_type": ["sigmoid"], "label_smoothing": 0.0, "disable_dropout": True,
+        "padding_free": False, "label_smoothing": 0.0, "disable_dropout": True,
         "precompute_ref_log_probs": False, "sync_ref_model": False,
     },
     "grpo": {

@@ -31,6 +31,7 @@ class TrainParams:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     beta: float = 0.1  # DPO only: strength of the pull towards the reference
+    chosen_weight: float = 0.0  # DPO only: of an SFT loss on the chosen text, which keeps texts whole
     load_in_4bit: bool = False
     gradient_checkpointing: bool | None = False  # None: by the model's size
     backend: str = "auto"  # auto, unsloth, transformers
@@ -63,7 +64,7 @@ class TrainParams:
             {"sft": "sft", "corrector": "sft", "dpo": "dpo"}[rates],
         )
         own = {name: getattr(p, f"{rates}_{name}", None) or getattr(p, f"{prefix}_{name}") for name in names}
-        own |= {"beta": p.dpo_beta, "packing": False} if rates == "dpo" else {}
+        own |= {"beta": p.dpo_beta, "chosen_weight": p.dpo_chosen_weight, "packing": False} if rates == "dpo" else {}
         return cls(**_named_in(p) | own)
 
 

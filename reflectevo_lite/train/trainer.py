@@ -74,7 +74,10 @@ def arguments(job: Job, loaded: generate.Loaded, count: int) -> dict[str, Any]:
         own |= {"max_steps": params.steps, "chat_template_kwargs": generate.TEMPLATE}
     else:
         own = {"max_steps": -1, "max_length": params.max_length}
-        own |= {"packing": params.packing} if job.kind == "sft" else {"beta": params.beta}
+        both = params.chosen_weight > 0  # the likelihood of the chosen text beside its margin (arXiv 2404.19733)
+        losses: dict[str, Any] = {"loss_type": ["sigmoid", "sft"] if both else ["sigmoid"]}
+        losses |= {"loss_weights": [1.0, params.chosen_weight] if both else None, "beta": params.beta}
+        own |= {"packing": params.packing} if job.kind == "sft" else losses
     recompute, unsloth = backend.checkpointing(params, loaded.model), generate.is_unsloth(loaded)
     share, fused = params.batch_size // params.processes, device != "cpu" or unsloth  # Unsloth's is fused on CPU too
     # fmt: off

@@ -61,7 +61,9 @@ def test_the_papers_headlines_are_in_its_figures():
         frame[mistral, "BIG-bench", "prompted.oracle"] == 44.4
         and frame[mistral, "BIG-bench", "two_stage.oracle"] == 71.1
     )
-    assert paper.orientation().shape == (14, 4) and paper.orientation().isna().sum().sum() == 4
+    assert paper.orientation().shape == (16, 4) and paper.orientation().isna().sum().sum() == 4 + 2 * 3
+    guessed = paper.orientation()["LogiQA"].xs("a blind guess after a wrong letter", level="setting")
+    assert guessed[llama] == 53.5 and (paper.orientation()["LogiQA"].loc[llama] <= 53.5).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""Every table of evidence that a run has, as metrics.json keeps them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .. import store
+from . import ablation, ladder, verifier, words
+from .carryover import transfer_table
+from .elimination import elimination
+from .settings import Evaluation
+from .truth import truth_table
+
+
+def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Rows by the table's name; a table of a notebook that was not run is empty."""
+    tables = {"transfer": transfer_table(run, seed=seed), "elimination": elimination(run, seed=seed)}
+    tables |= {"truth": truth_table(run), "first": ablation.first_table(run, seed=seed)}
+    tables["words"] = words.words_table(run, seed=seed)
+    if run.path("evals", ladder.FOLDER).exists():
+        tables |= {"ladder": ladder.ladder_table(run), "learned": ladder.learned_table(run, seed=seed)}
+    for path in run.path("evals", verifier.FOLDER).glob("*.accused.jsonl"):
+        tables["verifier"] = verifier.verifier_table(run, Evaluation.parse(path.name).setting, seed=seed)
+    return {name: json.loads(t.to_json(orient="records", double_precision=15)) for name, t in tables.items()}

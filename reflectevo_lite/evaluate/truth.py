@@ -1,0 +1,47 @@
+"""The truth meter: do reflections say what is so? Accuracy can rise while they rot, and only this shows it.
+
+Where mistakes are known (the embedded tasks) every part of a reflection is checked; elsewhere nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from .. import embedded, store
+from ..rows import Problem
+from .evaluation import read_rows
+from .settings import Evaluation, label, reflecting
+
+COLUMNS = ("setting", "n", *embedded.Truth._fields, "whole", "mended")
+
+
+def checked(problems: Sequence[Problem], rows: Sequence[Any]) -> Iterator[tuple[Any, embedded.Truth]]:
+    """(row, what holds of its reflection) of each reflection on a wrong, readable answer to an embedded question.
+
+    `rows`: eval rows with the text of their first answers (`read_rows`). Of other questions nothing is known.
+    """
+    by_id = {p["id"]: p for p in problems if p["meta"].get("source") == "synthetic"}
+    for r in rows:
+        known = r["id"] in by_id and r["reflection"] is not None and not r["turn1_correct"]
+        if known and (found := embedded.truth(by_id[r["id"]], r["turn1"], r["reflection"])):
+            yield r, found
+
+
+def truth_table(run: store.Run) -> pd.DataFrame:
+    """Of each setting whose Reflector writes its own texts: shares of reflections on wrong answers that are true in
+    each part and as a whole (`embedded.Truth`), and that led to a right answer (`mended`); fractions. Perhaps empty."""
+    problems, rows = run.read("data", "test.jsonl"), []
+    for name in reflecting(run):
+        found = list(checked(problems, read_rows(run, Evaluation(name))))
+        parts = pd.DataFrame([(*t, t.whole, r["turn2_correct"]) for r, t in found], columns=COLUMNS[2:])
+        rows += [(label(name), len(found), *parts.astype(float).mean())] if found else []
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def whole(problems: Sequence[Problem], rows: Sequence[Any]) -> float | None:
+    """Share of reflections that are true in every part; None if none could be checked."""
+    found = [t.whole for _, t in checked(problems, rows)]
+    return sum(found) / len(found) if found else None
