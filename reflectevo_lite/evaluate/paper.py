@@ -22,7 +22,8 @@ def published() -> pd.DataFrame:
     """The paper's rows: model, key (an `Evaluation`), setting, benchmark, Acc@t1, Acc@t2, Δ; percent. For `qa`, which
     never reflects, both accuracies are the trained model's first answer."""
     table = pd.read_csv(Path(__file__).with_name("paper.csv"), index_col=["model", "key"])
-    frame = table.rename_axis(columns="benchmark").stack(future_stack=True).reset_index(name="Acc@t2")
+    cells: Any = table.rename_axis(columns="benchmark").stack(future_stack=True)
+    frame = cells.rename("Acc@t2").reset_index()
     first = frame[frame["key"] == "turn1"].drop(columns="key").rename(columns={"Acc@t2": "Acc@t1"})
     frame = frame[frame["key"] != "turn1"].merge(first, on=["model", "benchmark"])
     frame["key"] = [Evaluation.parse(key) for key in frame["key"]]
@@ -60,7 +61,11 @@ def orientation() -> pd.DataFrame:
     ones, so for orientation only. With what a blind guess among the other three options makes of LogiQA's Acc@t1."""
     frame = published()
     frame = frame[frame["model"].isin(MODELS.values())]
-    guess = frame[frame["benchmark"] == "LogiQA"].drop_duplicates("model").assign(setting="a blind guess after a wrong letter")
+    guess = (
+        frame[frame["benchmark"] == "LogiQA"]
+        .drop_duplicates("model")
+        .assign(setting="a blind guess after a wrong letter")
+    )
     guess["Acc@t2"] = [round(100 * eliminated(acc / 100, 4), 1) for acc in guess["Acc@t1"]]
     both = pd.concat([frame, guess]).sort_values("model", kind="stable").set_index(["model", "setting", "benchmark"])
     return both["Acc@t2"].unstack(sort=False).rename_axis(columns="benchmark")
