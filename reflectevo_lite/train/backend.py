@@ -44,7 +44,8 @@ LEARNED = {  # what decides what is learned
     "max_steps", "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length",
     "packing", "beta", "loss_type", "epsilon_high", "optim", "num_generations", "completion_only_loss",
 }  # fmt: skip
-PRECISION = ("bf16", "fp16")  # Unsloth's own choice for a model that overflows in 16 bits, or that is trained whole
+# Unsloth's own: the precision of a model that overflows in 16 bits or is trained whole; its DPO writes 1 as None
+FREE = ("bf16", "fp16", "dataset_num_proc")
 
 
 def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
 
 def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
     """Raise RuntimeError if a trainer's `args` are not as `given`; Unsloth's harmless changes are only printed."""
-    free, changed = PRECISION if unsloth else (), {}
+    free, changed = FREE if unsloth else (), {}
     for name, value in given.items():
         held = _plain(getattr(args, name))
         if held != _plain(value) and name not in free and not (value is None and name in COMPUTED):
