@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may reach for a network
@@ -22,6 +24,21 @@ def engine():
     from reflectevo_lite.generate import engines, models
 
     return engines.TransformersEngine(models.load("tiny"))
+
+
+@pytest.fixture(scope="session")
+def unsloth():
+    """(version, what PYTHONPATH has to hold) of an Unsloth that trains on a CPU, as it does from 2026.10.9 on.
+
+    UNSLOTH_PATH may name a folder that it was installed to without its dependencies.
+    """
+    path = [os.environ["UNSLOTH_PATH"]] if "UNSLOTH_PATH" in os.environ else []
+    probe = "import importlib.metadata as m; print(m.version('unsloth'))"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    version = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=env).stdout.strip()
+    if not version or tuple(map(int, version.split(".")[:3])) < (2026, 10, 9):
+        pytest.skip(f"needs unsloth >= 2026.10.9, found {version or 'none'}")
+    return version, path
 
 
 class ScriptedEngine:

@@ -29,10 +29,12 @@ from reflectevo_lite.train import backend, training
 sys.path.insert(0, "tests")
 from conftest import ScriptedEngine
 
-asked_for, out = sys.argv[1], Path(sys.argv[2])
+asked_for, out, processes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 problems = synthetic.problems(80, "train", seed=21)
 rows = rollouts.generate_rollouts(ScriptedEngine(problems), problems, out / "r.jsonl", k=4, temperature=1.0, progress=False)
-params = training.TrainParams(learning_rate=1e-3, epochs=1, batch_size=8, lora_r=4, backend=asked_for, checkpoints=1)
+params = training.TrainParams(
+    learning_rate=1e-3, epochs=1, batch_size=8, lora_r=4, backend=asked_for, checkpoints=1, processes=processes
+)
 found, settle = {}, backend.settle
 
 def keep(trainer, fresh=True):
@@ -46,7 +48,7 @@ for kind, train, data in (
 ):
     record = train(data, out / kind, model="tiny", params=params)
     config = json.loads((out / kind / "adapter_config.json").read_text())
-    found[kind] = {"args": found.pop("args"), "losses": [h["loss"] for h in record["history"]], "backend": record["backend"]}
+    found[kind] = {"args": found.pop("args", None), "losses": [h["loss"] for h in record["history"]], "backend": record["backend"]}
     found[kind] |= {"lora": {k: sorted(v) if isinstance(v, list) else v for k, v in config.items()}}
     found[kind]["files"] = sorted(p.name for p in (out / kind).iterdir())
 calls = getattr(sys.modules.get("unsloth"), "CALLS", {})
@@ -58,15 +60,16 @@ print("FOUND", json.dumps(found))
 """
 
 
-def train(tmp_path, backend, *path):
+def train(tmp_path, backend, *path, processes=1):
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    command = [sys.executable, "-c", TRAIN, backend, str(tmp_path)]
+    command = [sys.executable, "-c", TRAIN, backend, str(tmp_path), str(processes)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
     assert "FOUND" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
     *said, found = done.stdout.strip().splitlines()
+    assert not [line for line in said if "Unsloth changed" in line]
     return json.loads(found.removeprefix("FOUND")), [line for line in said if line.startswith("tiny: ")]
 
 
@@ -154,14 +157,8 @@ def test_a_backend_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
         models.choose_backend("unslot")
 
 
-def test_the_real_unsloth_trains_as_plain_transformers_do(plain, tmp_path):
-    """Unsloth ≥ 2026.10.9 has a CPU backend; UNSLOTH_PATH may name a folder it was installed to without dependencies."""
-    path = [os.environ["UNSLOTH_PATH"]] if "UNSLOTH_PATH" in os.environ else []
-    probe = "import importlib.metadata as m; print(m.version('unsloth'))"
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    version = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=env).stdout.strip()
-    if not version or tuple(map(int, version.split(".")[:3])) < (2026, 10, 9):
-        pytest.skip(f"needs unsloth >= 2026.10.9, found {version or 'none'}")
+def test_the_real_unsloth_trains_as_plain_transformers_do(plain, unsloth, tmp_path):
+    version, path = unsloth
     found, said = train(tmp_path, "unsloth", *path)
     assert said == said_under(version)
     for kind in ("sft", "dpo"):
@@ -170,6 +167,13 @@ def test_the_real_unsloth_trains_as_plain_transformers_do(plain, tmp_path):
         assert ours["losses"] == pytest.approx(theirs["losses"], abs=2e-3)
         assert differing(ours["lora"], theirs["lora"]) == set() and ours["files"] == theirs["files"]
     assert found["texts"] == plain[0]["texts"]
+
+
+def test_the_real_unsloth_trains_in_two_processes_as_in_one(plain, unsloth, tmp_path):
+    """As on Kaggle's two cards, but on a CPU: each process takes half of every batch."""
+    found, _ = train(tmp_path, "unsloth", *unsloth[1], processes=2)
+    assert found["sft"]["backend"].startswith("Unsloth")
+    assert found["sft"]["losses"] == pytest.approx(plain[0]["sft"]["losses"], abs=2e-3)
 
 
 def test_adapters_are_trained_in_float32_whatever_the_trainer_made_of_them():

@@ -31,18 +31,20 @@ DEFAULTS = {
 }
 
 
-def _changes_defaults(config, **more):
+def _changes_defaults(config, serial_as_none=False, **more):
     made = config.__init__
 
     @functools.wraps(made)
     def init(self, *args, **kwargs):
         made(self, *args, **(DEFAULTS | more | kwargs))
+        if serial_as_none and self.dataset_num_proc == 1:
+            self.dataset_num_proc = None
 
     config.__init__ = init
 
 
 _changes_defaults(trl.SFTConfig, loss_type="nll")
-_changes_defaults(trl.DPOConfig)
+_changes_defaults(trl.DPOConfig, serial_as_none=True)  # what Dataset.map takes for: in this process
 _changes_defaults(trl.GRPOConfig, vllm_importance_sampling_correction=False)
 
 
