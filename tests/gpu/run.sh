@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The project on a CUDA machine, in its own order:   bash tests/gpu/run.sh OUT [SECONDS=540]
 #
-# Every step has its own time limit and log in OUT; OUT/summary.txt has a line per step. A failing step does not stop the
+# Every step has its own time limit and log in OUT; OUT/summary.txt gets a line per step. A failing step does not stop the
 # rest; the exit status says whether one failed. The benches go on from what OUT holds. SMOKE=1: all of it at smoke size on
 # a CPU, in about two minutes. PYTHON names the interpreter.
 set -u
@@ -13,7 +13,6 @@ cd "$(dirname "$0")/../.." || exit 2
 export SMOKE=${SMOKE:-} OUT PYTHONPATH=$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false UNSLOTH_DISABLE_STATISTICS=1
 failed=0
-: > "$OUT/summary.txt"
 
 step() {  # step NAME SECONDS COMMAND...: at most SECONDS, and no more than are left
   local name=$1 most=$2 began=$SECONDS left=$((LIMIT - SECONDS - 5)) rc last; shift 2

@@ -33,5 +33,7 @@ def test_every_step_runs_and_leaves_its_log(tmp_path):
 def test_a_failing_step_is_told_and_the_rest_goes_on(tmp_path):
     environment = os.environ | {"SMOKE": "1", "PYTHON": "/bin/false"}
     script = str(ROOT / "tests" / "gpu" / "run.sh")
+    (tmp_path / "summary.txt").write_text("env: ok\n", encoding="utf-8")  # of a script that calls this one
     done = subprocess.run(["bash", script, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "doctor: failed (1)" in done.stdout and "generation: failed (1)" in done.stdout
+    assert (tmp_path / "summary.txt").read_text(encoding="utf-8").startswith("env: ok\ndoctor: failed (1)")
