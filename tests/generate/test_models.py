@@ -42,10 +42,11 @@ def keep(trainer, fresh=True):
     settle(trainer)
 
 backend.settle = keep
-for kind, train, data in (
+trainings = (
     ("sft", training.train_sft, curate.examples("reflector", sets.unfiltered(rows, 24))),
     ("dpo", training.train_dpo, curate.examples("preference", sets.d_pm(rows))[:24]),
-):
+)
+for kind, train, data in trainings[: 1 if processes > 1 else 2]:
     record = train(data, out / kind, model="tiny", params=params)
     config = json.loads((out / kind / "adapter_config.json").read_text())
     found[kind] = {"args": found.pop("args", None), "losses": [h["loss"] for h in record["history"]], "backend": record["backend"]}
