@@ -4,7 +4,7 @@
 # make reference   the committed run artifacts/reference/tiny_cpu, made anew, after the same with other seeds
 # make clean  removes the virtual environment and what runs produced (not artifacts/reference)
 #
-# On Linux without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves gigabytes of CUDA libraries.
+# install.sh picks torch's wheels by what is here: CUDA and Unsloth with an NVIDIA card, the CPU's without one.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -39,10 +39,8 @@ reference: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; choose one with PYTHON=…")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[test]'
+$(INSTALLED): pyproject.toml constraints.txt install.sh
+	PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) EXTRAS=$(EXTRAS) sh install.sh $(VENV)
 	@touch $@
 
 clean:
