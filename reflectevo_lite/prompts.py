@@ -11,10 +11,13 @@ from __future__ import annotations
 import fnmatch
 import random
 from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Literal
 
 from .rows import Message, Problem
 
+# What options are called: A to Z, then AA to ZZ.
+LABELS = (*ascii_uppercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase))
 Mode = Literal["oracle", "intrinsic"]
 
 VERIFY = {
@@ -60,6 +63,8 @@ ANSWER_FORMAT = {
     "code": "Think first, then write the complete function in one Python code block.",
 }
 ANSWER_ONLY = "Give only the final answer, without any steps, as a line that says 'Answer: ' and the answer."
+
+ANSWER_CUE = "Answer:"  # what an option's likelihood is taken after
 
 REFLECTION_FOLLOWS = "Here is a reflection on it:"
 RETRY_WITH_REFLECTION = "Use the reflection to answer the question again."
@@ -164,8 +169,8 @@ def split_one_stage(completion: str) -> tuple[str, str]:
 
 def question_text(problem: Problem) -> str:
     """Context, question, options and the example tests that may be shown, as one text."""
-    parts = [problem.get("context", ""), problem["question"]]
-    parts.append("\n".join(f"({chr(65 + i)}) {option}" for i, option in enumerate(problem.get("choices", []))))
+    options = zip(LABELS, problem.get("choices", []), strict=False)
+    parts = [problem.get("context", ""), problem["question"], "\n".join(f"({name}) {text}" for name, text in options)]
     if shown := problem.get("shown_tests"):
         parts.append("Your code should pass tests such as:\n" + "\n".join(shown))
     return "\n".join(part for part in parts if part)

@@ -41,8 +41,11 @@ class Attempt(TypedDict):
     completion: str
     answer: str | None  # as the grader read it; None if none was found
     correct: bool
-    tokens: int  # generated tokens
+    tokens: int  # generated tokens; 0 if an option was chosen by likelihood
     truncated: bool  # the length limit cut it
+    # The rule that read the answer; "likelihood" or "likelihood_norm" if an option was chosen by it (`answer_by`).
+    read: NotRequired[str]
+    options: NotRequired[list[float]]  # chosen by likelihood: log p of each option in nats, A first
 
 
 class Reflection(TypedDict):
@@ -112,4 +115,5 @@ class EvalRow(TypedDict):
     tokens: int  # generated in turn 2 and its reflection; turn 1 is shared by all settings
     correct: NotRequired[list[bool]]  # by turn, from turn 1 on; only if more than two turns were run
     turn_tokens: NotRequired[list[int]]  # by turn, from turn 2 on, shorter if the question was settled earlier
+    options: NotRequired[list[float]]  # as an Attempt's, of turn 2
     samples: NotRequired[list[list[Any]]]  # control resample_vote: [answer, correct, tokens] of each fresh answer

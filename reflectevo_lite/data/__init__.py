@@ -4,7 +4,7 @@ In come names of sources; out go Problem rows (`rows.Problem`), and no two split
 """
 
 from .files import SourceMissing
-from .loading import EMBEDDED, drop_shared, load, load_many, sources_markdown
+from .loading import EMBEDDED, describe, drop_shared, load, load_many, sources_markdown
 from .sources import SOURCES
 
-__all__ = ["EMBEDDED", "SOURCES", "SourceMissing", "drop_shared", "load", "load_many", "sources_markdown"]
+__all__ = ["EMBEDDED", "SOURCES", "SourceMissing", "describe", "drop_shared", "load", "load_many", "sources_markdown"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..prompts import LABELS
+
 Row = dict[str, Any]
 
 INVENTED = "invented rows in the original format and as hub rows"
@@ -34,8 +36,9 @@ class Source:
     licence: str
     grader: str
     published: str  # how many rows, in words; those of the whole family
-    # Published row → `fields`, or a list of them if it holds several questions; None if there is no usable answer.
-    to_problem: Callable[[Row], Row | list[Row | None] | None]
+    # Published row → `fields`, or a list of them if it holds several questions; None if there is no usable answer, or
+    # why there is none, in words.
+    to_problem: Callable[[Row], Row | str | list[Row | None] | None]
     # Parts, named as on the hub → original files or globs below <data_dir>/<folder>; the first found counts.
     parts: Mapping[str, Sequence[str]]
     raw: str = ""  # address below which the first file of each part can be downloaded
@@ -62,7 +65,11 @@ class Source:
 
     def file_url(self, part: str) -> str:
         """Where the original file of a part can be downloaded; "" if nowhere."""
-        return f"{self.raw}/{self.parts[part][0]}" if self.raw and self.parts[part] else ""
+        return f"{self.raw}/{self.file(part)}" if self.raw and self.file(part) else ""
+
+    def file(self, part: str) -> str:
+        """The first original file of a part that is no glob; "" if there is none."""
+        return next((file for file in self.parts[part] if "*" not in file), "")
 
 
 def fields(
@@ -83,16 +90,11 @@ def check_split(name: str, split: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name} has no split {split!r}; there are {', '.join(known)}")
 
 
-def letter(index: int) -> str:
-    """0 → "A"."""
-    return chr(65 + index)
-
-
 def shuffled_choices(right: str, wrong: Sequence[str], seed: str) -> tuple[list[str], str]:
     """Options in an order fixed by `seed` alone, and the letter of the right one."""
     options = sorted([right, *wrong])
     random.Random(seed).shuffle(options)
-    return options, letter(options.index(right))
+    return options, LABELS[options.index(right)]
 
 
 def hash_split(test_share: float, of: Callable[[Row], str] = question_key) -> Callable[[Row], str]:

@@ -54,8 +54,8 @@ def _joined(groups: dict[str, Indexed | None]) -> Indexed:
 
 
 def _missing(source: Source, part: str, data_dir: str | Path | None, reason: str) -> str:
-    plain = [file for file in source.parts[part] if "*" not in file]
-    place = Path(data_dir or "<data_dir>") / source.folder / (plain or [f"{part}.jsonl"])[0]
+    wanted = source.file(part) or (source.parts[part][0] if source.get else f"{part}.jsonl")
+    place = Path(data_dir or "<data_dir>") / source.folder / wanted
     hub = f"https://huggingface.co/datasets/{source.hub}" if source.hub else source.url
     nowhere = f"{source.name}: no local copy of its {part} part, and none could be fetched ({reason})"
     return f"{nowhere}; get it from {source.file_url(part) or source.get or hub} and save it as {place}"
@@ -175,5 +175,5 @@ def fetched_rows(source: Source, part: str) -> Indexed | None:
     import httpx
 
     answer = httpx.get(source.file_url(part), timeout=30, follow_redirects=True).raise_for_status()  # 30 s of silence
-    store.write_text(store.cache_dir() / source.folder / source.parts[part][0], answer.content.decode("utf-8"))
+    store.write_text(store.cache_dir() / source.folder / source.file(part), answer.content.decode("utf-8"))
     return local_rows(source, part, store.cache_dir())

@@ -15,6 +15,7 @@ import itertools
 import random
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .files import SourceMissing, rows_of
 from .sources import SOURCES, bigbench, mbpp
 
 EMBEDDED = ("synthetic", *(f"synthetic:{family}" for family in embedded.FAMILIES))
+REPEATED = "repeated"
 PRECEDENCE = ("test", "validation", "train")  # an earlier split keeps a question that two of them hold
 
 
@@ -79,6 +81,17 @@ def drop_shared(train: Sequence[Problem], test: Sequence[Problem]) -> list[Probl
     return [problem for problem in train if question_key(problem) not in held]
 
 
+def describe(name: str, data_dir: str | Path | None = None) -> Row:
+    """What a published source holds: `rows` (questions of all splits), how many are `kept`, why others are `dropped`
+    (reason → number), and the fewest and most `options`. Raises as `load_many` does."""
+    source, data_dir = _resolve(name), store.resolve_dir(data_dir) if data_dir else None
+    parts = [rows_of(source, part, data_dir) for part in ([""] if source.assign else source.parts)]
+    problems, dropped = _mapped(source, itertools.chain(*parts))
+    sizes = sorted({len(problem["choices"]) for problem in problems if "choices" in problem})
+    counts = {"source": name, "rows": len(problems) + dropped.total(), "kept": len(problems), "dropped": dict(dropped)}
+    return counts | {"options": sizes[:: max(1, len(sizes) - 1)]}
+
+
 def sources_markdown() -> str:
     """What there is to `load`, a row per source or family: the Markdown table in docs/sources.md."""
     rows = []
@@ -118,7 +131,7 @@ def _is_published(name: str) -> bool:
 
 def _resolve(name: str) -> Source:
     family, _, task = name.partition(":")
-    if name not in SOURCES and family == "bigbench" and re.fullmatch(r"\w+", task):
+    if name not in SOURCES and family == "bigbench" and re.fullmatch(r"\w+(/\w+)?", task):
         return bigbench.source(task)
     if name not in SOURCES:
         near = difflib.get_close_matches(name, [*SOURCES, *EMBEDDED, "jsonl:PATH"], 1, cutoff=0.0)[0]
@@ -184,22 +197,33 @@ def _pool(name: str, split: str, data_dir: Path | None) -> list[Row]:
 
 def _problems(source: Source, rows: Iterable[tuple[int | str, Row]]) -> list[Row]:
     """Published rows as problems without an id yet; rows without a usable answer are counted and left out."""
-    problems, seen, dropped = [], set(), 0
+    problems, dropped = _mapped(source, rows)
+    del dropped[REPEATED]
+    if dropped:
+        why = ", ".join(f"{reason} ({n})" if len(dropped) > 1 else reason for reason, n in dropped.items())
+        share = f"{dropped.total()} of {dropped.total() + len(problems)} rows"
+        warnings.warn(f"{source.name}: {share} left out: {why}", stacklevel=2)
+    return problems
+
+
+def _mapped(source: Source, rows: Iterable[tuple[int | str, Row]]) -> tuple[list[Row], Counter[str]]:
+    """The problems, and for each reason how many were left out."""
+    problems, seen, dropped = [], set(), Counter[str]()
     for index, row in rows:
         try:
             mapped = source.to_problem(row)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            wrong = f"not of the form of this set ({type(error).__name__}: {error})"
-            raise ValueError(f"{source.name}, row {index}: {wrong}") from error
-        mapped = mapped if isinstance(mapped, list) else [mapped]
-        dropped += mapped.count(None)
-        for problem in filter(None, mapped):
+            wrong = f"it has no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{source.name}, row {index}: not of the form of this set ({wrong})") from error
+        for problem in mapped if isinstance(mapped, list) else [mapped]:
+            if not isinstance(problem, dict):
+                dropped[problem or "no usable answer"] += 1
+                continue
             same = (question_key(problem), str(problem["answer"]))
             # pooled copies may hold one question twice; a published split is kept as it is
-            if source.assign is None or same not in seen:
+            if source.assign and same in seen:
+                dropped[REPEATED] += 1
+            else:
                 problems.append(problem | {"native": index if problem["native"] is None else problem["native"]})
             seen.add(same)
-    if dropped:
-        share = f"{dropped} of {dropped + len(problems)} rows"
-        warnings.warn(f"{source.name}: {share} left out, without a usable answer", stacklevel=2)
-    return problems
+    return problems, dropped

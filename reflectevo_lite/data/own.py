@@ -9,7 +9,8 @@ quarter of the rows is test by the question's hash. The split "all" gives every 
 
 from pathlib import Path
 
-from .base import Row, check_split, hash_split, letter
+from ..prompts import LABELS
+from .base import Row, check_split, hash_split
 from .files import json_lines
 
 REQUIRED = {"id": str, "task": str, "question": str, "answer": (str, list), "grader": str}
@@ -63,11 +64,11 @@ def fault(row: object) -> str:
     if split not in (None, *NAMES[:3]):
         return f"meta.split is {split!r}; there are {', '.join(NAMES[:3])}"
     answer, grader, choices = row["answer"], row["grader"], row.get("choices", [])
-    letters, several = [letter(i) for i in range(len(choices))], isinstance(answer, list)
+    letters, several = LABELS[: len(choices)], isinstance(answer, list)
     choice, code = grader == "choice", grader == "code"
     checks = {
         "a choice question needs a list of two or more 'choices'": choice and len(choices) < 2,
-        f"{len(choices)} choices, and only 26 letters to name them by": len(choices) > 26,
+        f"{len(choices)} choices, and only {len(LABELS)} labels (A to ZZ)": len(choices) > len(LABELS),
         f"the answer {answer!r} is not a letter from A to {''.join(letters[-1:])}": choice and answer not in letters,
         "a code question needs a list of 'tests'": code and not row.get("tests"),
         "only text questions take a list of answers": several and grader != "text",

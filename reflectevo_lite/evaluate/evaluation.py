@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import prompts, store
-from ..generate import Completion, Engine, answer, graded
+from ..generate import Completion, Engine, answer, graded, likeliest, scores_options
 from ..prompts import Mode
 from ..rows import Attempt, EvalRow, Problem
 from .settings import Evaluation, Setting
@@ -104,7 +104,8 @@ def row_of(problem: Problem, attempt: Attempt, second: Attempt | None = None, re
     if second is None:
         return row | {"turn2_correct": attempt["correct"], "reflection": None, "turn2": None, "tokens": 0}
     texts = {"reflection": reflection, "turn2": second["completion"]}
-    return row | {"turn2_correct": second["correct"], **texts, "tokens": second["tokens"]}
+    scored = {"options": second["options"]} if "options" in second else {}
+    return row | {"turn2_correct": second["correct"], **texts, "tokens": second["tokens"], **scored}
 
 
 def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns: int) -> list[EvalRow]:
@@ -152,6 +153,11 @@ def _one_stage(engine: Engine, now: Asked, setting: Setting, mode: Mode) -> list
     parts = [prompts.split_one_stage(completions[0].text) for completions in found]
     seconds = [completions[0]._replace(text=text) for completions, (_, text) in zip(found, parts, strict=True)]
     attempts = graded(now.problems, asked, seconds)
+    scored = [i for i, p in enumerate(now.problems) if scores_options(engine, p)]
+    begun = [prompts.join_one_stage(parts[i][0], "") for i in scored]  # what it has reflected stays
+    some, said = [now.problems[i] for i in scored], [asked[i] for i in scored]
+    for i, a in zip(scored, likeliest(engine, some, said, begun, setting.reflector), strict=True):
+        attempts[i] = Attempt(**{**a, "tokens": seconds[i].tokens})
     return [(reflection, a) for (reflection, _), a in zip(parts, attempts, strict=True)]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import prompts, store
-from ..generate import Engine, answer, chunk_seed
+from ..generate import Engine, answer, chunk_seed, scores_options
 from ..grading import same_math
 from ..prompts import Mode
 from ..rows import Attempt, EvalRow, Problem
@@ -28,8 +28,10 @@ def resample(
 ) -> dict[str, list[EvalRow]]:
     """Both controls of an evaluation, by control name; finished files are read back.
 
-    Raises FileNotFoundError unless the setting itself was evaluated: its tokens are the budget, question by question.
+    Raises ValueError for an engine that answers by likelihood, and FileNotFoundError unless the setting itself was evaluated: its tokens are the budget, question by question.
     """
+    if any(scores_options(engine, p) for p in asked.problems):
+        raise ValueError("answers by likelihood are not sampled, all fresh ones would be alike: set answer_by to text")
     base = asked.directory / evaluation.file
     if not base.exists():
         raise FileNotFoundError(f"{base} is missing: evaluate {evaluation.setting} first, its tokens are the budget")

@@ -5,10 +5,11 @@ from typing import Any, Literal, get_args
 
 from ..rows import Message
 from . import models, sizes
-from .protocol import Adapter, Completion, Engine, Sampling
+from .protocol import Adapter, AnswerBy, Completion, Engine, Sampling
 from .server import ServerEngine
 
 Batching = Literal["auto", "padded", "continuous", "generate"]
+LOGITS = 1 << 27  # scores over the vocabulary that a pass of `score` keeps: half a GiB
 SIGNATURES = (AttributeError, NotImplementedError, TypeError)  # raised if a version's or model's signature differs
 
 
@@ -49,16 +50,54 @@ class TransformersEngine(Engine):
         self, conversations: Sequence[list[Message]], completions: Sequence[str], *, adapter: Adapter = None
     ) -> list[float]:
         """log p(completion | prompt) in nats for each pair, summed over the completion's tokens."""
-        import torch
-
         said = zip(conversations, completions, strict=True)
         pairs = [(p := self.encode(c), self.encode(c, text)[len(p) :]) for c, text in said]
+        return [found[0] for found in self._scores(pairs, [completion[-1:] for _, completion in pairs], adapter)]
+
+    def score_options(
+        self,
+        conversations: Sequence[list[Message]],
+        begun: Sequence[str],
+        options: Sequence[Sequence[str]],
+        *,
+        adapter: Adapter = None,
+    ) -> list[list[float]]:
+        """log p(option | prompt, what the answer began with) in nats, for the options of each conversation.
+
+        Options that differ in their last token only, such as letters, share one pass.
+        """
+        stems: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # conversation, prompt's length, tokens but the last
+        prompts: list[list[int]] = []
+        for i, (conversation, start, texts) in enumerate(zip(conversations, begun, options, strict=True)):
+            prompts.append(self.encode(conversation, start))
+            for j, text in enumerate(texts):
+                ids, n = self.encode(conversation, start + text), len(prompts[i])
+                while ids[:n] != prompts[i][:n]:  # a tokenizer may join what begins the option to what stands before
+                    n -= 1
+                stems.setdefault((i, n, *ids[n:-1]), []).append((j, ids[-1]))
+        lasts = [[last for _, last in found] for found in stems.values()]
+        pairs = [(prompts[i][:n], [*stem, own[0]]) for (i, n, *stem), own in zip(stems, lasts, strict=True)]
+        found = [[0.0] * len(texts) for texts in options]
+        for (i, *_), own, values in zip(stems, stems.values(), self._scores(pairs, lasts, adapter), strict=True):
+            for (j, _), value in zip(own, values, strict=True):
+                found[i][j] = value
+        return found
+
+    def _scores(
+        self, pairs: Sequence[tuple[list[int], list[int]]], lasts: Sequence[list[int]], adapter: Adapter
+    ) -> list[list[float]]:
+        """log p of each completion (prompt, completion) with each of its possible last tokens, in batches."""
+        import torch
+
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
-        scores: dict[int, float] = {}
+        cells = len(self.tokenizer) * (1 + max((len(completion) for _, completion in pairs), default=0))  # logits a row
+        scores: dict[int, list[float]] = {}
         with self.adapters.use(adapter) as model, torch.inference_mode():  # adapters are loaded outside
             while order:
-                batch = order[: max(1, self.batch_tokens // (len(pairs[order[-1]][0]) + 64))]
-                scores |= zip(batch, self._score(model, [pairs[i] for i in batch]), strict=True)
+                longest = len(pairs[order[-1]][0]) + max(64, cells // len(self.tokenizer))
+                batch = order[: max(1, min(self.batch_tokens // longest, LOGITS // cells))]
+                found = self._score(model, [pairs[i] for i in batch], [lasts[i] for i in batch])
+                scores |= zip(batch, found, strict=True)
                 del order[: len(batch)]
         return [scores[i] for i in range(len(pairs))]
 
@@ -68,7 +107,7 @@ class TransformersEngine(Engine):
             ids = self._new_ids(model, prompts, how)
         return [self._completion(row, how.max_new_tokens) for row in ids]
 
-    def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
+    def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]], lasts: list[list[int]]) -> list[list[float]]:
         import torch
 
         from .decoding import pad
@@ -77,9 +116,12 @@ class TransformersEngine(Engine):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         longest = max(len(completion) for _, completion in pairs)
         out = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1)
-        taken = out.logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, -longest:, None])[..., 0]
+        logs = out.logits[:, :-1].float().log_softmax(-1)
+        taken = logs.gather(-1, ids[:, -longest:, None])[..., 0]
         lengths = torch.tensor([[len(completion)] for _, completion in pairs], device=ids.device)
-        return (taken * (torch.arange(longest, 0, -1, device=ids.device) <= lengths)).sum(-1).tolist()
+        sums = (taken * (torch.arange(longest, 0, -1, device=ids.device) <= lengths)).sum(-1)
+        rows = zip(sums, logs[:, -1], taken[:, -1], lasts, strict=True)
+        return [(total + (ends[last] - own)).tolist() for total, ends, own, last in rows]
 
     def _choose(self) -> Batching:
         """What "auto" stands for. It is not timed: a run that goes on must draw as it began.
@@ -183,9 +225,26 @@ class TransformersEngine(Engine):
 
 
 def open_engine(
-    model: str, *, server_url: str | None = None, load_in_4bit: bool = False, backend: str = "auto"
+    model: str,
+    *,
+    server_url: str | None = None,
+    load_in_4bit: bool = False,
+    backend: str = "auto",
+    answer_by: AnswerBy = "text",
 ) -> Engine:
-    """An engine for `model`, loaded here (see `load`) or asked of a server. ValueError for a bad `server_url`."""
+    """An engine for `model`, loaded here (see `load`) or asked of a server; `answer_by`: see `answer`. ValueError for a
+    bad `server_url`, and for a server that should answer by likelihood."""
+    check_answer_by(answer_by, server_url)
+    engine: Engine
     if server_url:
-        return ServerEngine(server_url, model)
-    return TransformersEngine(models.load(model, load_in_4bit=load_in_4bit, backend=backend))
+        engine = ServerEngine(server_url, model)
+    else:
+        engine = TransformersEngine(models.load(model, load_in_4bit=load_in_4bit, backend=backend))
+    engine.answer_by = answer_by
+    return engine
+
+
+def check_answer_by(answer_by: str, server_url: str | None) -> None:
+    """Raise ValueError if choices are to be answered by likelihood, which the chat protocol cannot ask a server for."""
+    if server_url and answer_by != "text":
+        raise ValueError(f"answer_by: {answer_by} needs the model in this process: leave server_url out, or set text")

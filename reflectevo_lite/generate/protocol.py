@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..rows import Message
 
 Adapter = str | Path | None
+AnswerBy = Literal["text", "likelihood", "likelihood_norm"]
 
 
 class Completion(NamedTuple):
@@ -30,6 +31,7 @@ class Engine:
 
     name: str
     backend: str  # how, in words
+    answer_by: AnswerBy = "text"  # how choice questions are answered (`rollouts.answer`)
 
     def generate(
         self,

@@ -99,8 +99,49 @@ def chunk_seed(seed: int, stage: str, chunk: int) -> int:
 def answer(
     engine: Engine, problems: Sequence[Problem], conversations: Sequence[list[Message]], **settings: Any
 ) -> list[Attempt]:
-    """One graded attempt per conversation; `settings` are those of `Engine.generate`, greedy by default."""
-    return graded(problems, conversations, [found[0] for found in engine.generate(conversations, **settings)])
+    """One graded attempt per conversation; `settings` are those of `Engine.generate`, greedy by default. If the engine's
+    `answer_by` says so, choice questions are answered by `likeliest`, without a word."""
+    scored = [i for i, p in enumerate(problems) if scores_options(engine, p)]
+    rest = sorted(set(range(len(problems))) - set(scored))
+    asked = [conversations[i] for i in rest]
+    written = [found[0] for found in engine.generate(asked, **settings)]
+    found = dict(zip(rest, graded([problems[i] for i in rest], asked, written), strict=True))
+    some, asked = [problems[i] for i in scored], [conversations[i] for i in scored]
+    found |= zip(scored, likeliest(engine, some, asked, adapter=settings.get("adapter")), strict=True)
+    return [found[i] for i in range(len(problems))]
+
+
+def scores_options(engine: Engine, problem: Problem) -> bool:
+    """Whether an engine answers a problem by its options' likelihood."""
+    return problem["grader"] == "choice" and getattr(engine, "answer_by", "text") != "text"
+
+
+def likeliest(
+    engine: Any,
+    problems: Sequence[Problem],
+    conversations: Sequence[list[Message]],
+    begun: Sequence[str] | None = None,
+    adapter: Adapter = None,
+) -> list[Attempt]:
+    """Choice questions answered by the option that the model finds likeliest after "Answer:" (`begun`: and what it has
+    said before that), as by lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness).
+
+    `likelihood` compares the options' letters, which the prompt lists and asks for (the harness's MMLU); all are about
+    as long. `likelihood_norm` compares their texts, the log-probability divided by the text's characters: `acc_norm`.
+    """
+    if not problems:
+        return []
+    norm, starts = engine.answer_by == "likelihood_norm", begun or [""] * len(problems)
+    starts = [f"{text}{prompts.ANSWER_CUE}" for text in starts]
+    names = [p["choices"] if norm else prompts.LABELS[: len(p["choices"])] for p in problems]
+    options = [[f" {name}" for name in own] for own in names]
+    found, attempts = engine.score_options(conversations, starts, options, adapter=adapter), []
+    for p, asked, own, logs in zip(problems, conversations, names, found, strict=True):
+        values = [value / max(1, len(name)) if norm else value for value, name in zip(logs, own, strict=True)]
+        letter = prompts.LABELS[values.index(max(values))]
+        said = {"completion": f"{prompts.ANSWER_CUE} {letter}", "answer": letter, "correct": letter == p["answer"]}
+        attempts.append(Attempt(prompt=asked, **said, tokens=0, truncated=False, read=engine.answer_by, options=logs))
+    return attempts
 
 
 def graded(

@@ -3,12 +3,11 @@
 import functools
 import re
 from collections.abc import Sequence
-from string import ascii_uppercase
 
+from ..prompts import LABELS
 from . import cues
 from .replies import EMPTY, NO_CUE, TWO, Reading, last_said, own_reply, plain_form, statements
 
-_LABELS = [*ascii_uppercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase)]
 _UNSURE, _NONE = "?", "-"  # several options, or one that is none of them: do not look further
 _AFTER_LETTER = re.compile(
     rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|{cues.REASONS}\b|\()", re.I
@@ -77,7 +76,7 @@ class _Options:
     """The options with their labels and their wordings in one form."""
 
     def __init__(self, choices: Sequence[str]) -> None:
-        self.labels = _LABELS[: len(choices)]
+        self.labels = LABELS[: len(choices)]
         self.texts = [_plain(choice) for choice in choices[: len(self.labels)]]
         self.words = [_norm(text) for text in self.texts]
 

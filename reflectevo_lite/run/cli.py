@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     gguf = {"nargs": "?", "const": "q8_0", "metavar": "PRECISION"}
     export("--gguf", help="also a GGUF file: q8_0 (default), f16, q4_k_m, …", **gguf)
     export("--push", metavar="OWNER/NAME", help="upload to this (private) Hub repository")
+    sources = command("sources", _sources, "what published sources hold: rows kept, and why others are dropped")
+    sources("names", nargs="+", metavar="SOURCE", help="e.g. logiqa bigbench:snarks bigbench:logical_deduction")
+    sources("--data-dir", help="a folder with local copies")
     command("doctor", _doctor, "what this machine can do")
     bench = command("bench", _bench, "the performance table: about 3 minutes on two cores")
     bench("--gpu", action="store_true", help="generation and training at real models' shapes, too")
@@ -178,6 +181,16 @@ def _export(args: argparse.Namespace) -> None:
         print(f"{form:8s}{path}")
     if found.pushed:
         print(f"pushed  {found.pushed}")
+
+
+def _sources(args: argparse.Namespace) -> None:
+    from .. import data
+
+    print(f"{'source':60s}{'rows':>10s}{'kept':>10s}{'options':>10s}  dropped")
+    for name in args.names:
+        found = data.describe(name, args.data_dir)
+        sizes, why = "–".join(map(str, found["options"])), ", ".join(f"{n:,} {r}" for r, n in found["dropped"].items())
+        print(f"{name:60s}{found['rows']:10,}{found['kept']:10,}{sizes:>10s}  {why}", flush=True)
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from ..generate import AnswerBy
 from ..store import STAGES
 
 DATA, ROLLOUTS, SFT, DPO, ROUNDS, ANALYSIS = STAGES
@@ -79,6 +80,7 @@ _ROWS = (
     _row("backend", "auto", "str", ROLLOUTS, "who trains", choices=("auto", "unsloth", "transformers")),
     _row("temperature", 1.0, "float", ROLLOUTS, "of sampled reflections", above=0, high=10),
     _row("max_new_tokens", 96, "int", ROLLOUTS, "tokens of a completion", low=1),
+    _row("answer_by", "text", "str", ROLLOUTS, "how choice questions are answered", choices=get_args(AnswerBy)),
     _row("chunk_size", 250, "int", ROLLOUTS, "questions written at a time: the unit of resume", low=1),
     _row("judge", "gain", "str", ROLLOUTS, "who prefers for D^pref", choices=("gain", "self", "server")),
     _row("judge_model", None, "str", ROLLOUTS, "the judge's name on its server", empty=True),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .. import store
+from .. import generate, store
 from .params import ANALYSIS, BEYOND, DATA, DPO, ROLLOUTS, ROUNDS, SFT, checked, defaults
 from .record import check_recorded
 
@@ -99,6 +99,7 @@ def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> di
 def make_plan(params: dict[str, Any], notebooks: str | Path | None = None) -> Plan:
     """Check parameters against the table and give each notebook its part. Raises BadParameter, BadRunDir, UserError."""
     values = defaults() | checked({str(name): value for name, value in params.items()})
+    generate.check_answer_by(values["answer_by"], values["server_url"])
     run_dir, folder = store.run_dir(values["run_dir"]), find_notebooks(notebooks)
     paths = {stage: folder / ("beyond" if stage in BEYOND else "") / f"{stage}.ipynb" for stage in ORDER}
     by_stage = {stage: {name: values[name] for name in defaults(stage)} for stage in ORDER}

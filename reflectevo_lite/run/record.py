@@ -34,7 +34,9 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
     run = Run(store.run_dir(own["run_dir"]))
     recorded = run.params()
     check_recorded(run, recorded, notebook, own)
-    values = {name: value for others in recorded.values() for name, value in others.items()} | own
+    values = {
+        name: value for stage, others in recorded.items() for name, value in (defaults(stage) | others).items()
+    } | own
     model = values.get("model")
     found = {"data": store.fingerprints(run), "model": {model: generate.fingerprint(model)} if model else None}
     _check_inputs(run, recorded, found)

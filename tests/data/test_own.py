@@ -65,7 +65,7 @@ def test_jsonl_files_by_split_share_no_question(tmp_path):
         ({"grader": "text", "answer": []}, "an empty answer"),
         ({"grader": "exact", "answer": ""}, "an empty answer"),
         ({"question": " "}, "an empty id or question"),
-        ({"choices": [str(i) for i in range(27)]}, "only 26 letters"),
+        ({"choices": [str(i) for i in range(703)]}, "only 702 labels"),
         ({"grader": "text", "answer": ["x", " "]}, "an empty string among the answers"),
         ({"meta": {"split": "dev"}}, "meta.split is 'dev'; there are train, validation, test"),
     ],

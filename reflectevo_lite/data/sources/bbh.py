@@ -14,7 +14,8 @@ other targets as exact. The files carry a canary: keep their rows out of publish
 
 import re
 
-from ..base import REAL, Row, Source, fields, hash_split, letter, normalise
+from ...prompts import LABELS
+from ..base import REAL, Row, Source, fields, hash_split, normalise
 
 TASKS = (
     "boolean_expressions", "causal_judgement", "date_understanding", "disambiguation_qa", "dyck_languages",
@@ -43,9 +44,9 @@ def right_option(target: str, options: list[str]) -> str | None:
     """The letter of "(B)", "B" or an option's own text; None if it is none of them."""
     texts = [normalise(option) for option in options]
     if normalise(target) in texts:
-        return letter(texts.index(normalise(target)))
+        return LABELS[texts.index(normalise(target))]
     named = re.fullmatch(r"\(?([A-Z])\)?", target)
-    return named[1] if named and ord(named[1]) - 65 < len(options) else None
+    return named[1] if named and named[1] in LABELS[: len(options)] else None
 
 
 SOURCES = [

@@ -16,7 +16,8 @@ Hub rows, in exports: context, query, options, correct_option (0–3). Hub copie
 import re
 from pathlib import Path
 
-from ..base import REAL, Row, Source, fields, letter
+from ...prompts import LABELS
+from ..base import REAL, Row, Source, fields
 
 
 def read(path: Path) -> list[Row]:
@@ -35,7 +36,7 @@ def read(path: Path) -> list[Row]:
 
 def to_problem(row: Row) -> Row | None:
     """Row → problem; None if an option is missing."""
-    options, right = row["options"], letter(int(row["correct_option"]))
+    options, right = row["options"], LABELS[int(row["correct_option"])]
     whole = len(options) == 4 and all(options)
     return fields(row["query"], right, "choice", choices=options, context=row["context"]) if whole else None
 

@@ -10,7 +10,8 @@ Original files {train,dev}.jsonl with {train,dev}-labels.lst beside them (a labe
 
 from pathlib import Path
 
-from ..base import Row, Source, fields, letter
+from ...prompts import LABELS
+from ..base import Row, Source, fields
 from ..files import read_rows
 
 
@@ -29,7 +30,7 @@ def read(path: Path) -> list[Row]:
 def to_problem(row: Row) -> Row | None:
     """Row → problem; None if its label is not 1 to 3."""
     choices, label = [row["answerA"], row["answerB"], row["answerC"]], int(str(row["label"]).strip())
-    right = letter(label - 1) if label in (1, 2, 3) else None
+    right = LABELS[label - 1] if label in (1, 2, 3) else None
     return right and fields(row["question"], right, "choice", choices=choices, context=row["context"])
 
 
