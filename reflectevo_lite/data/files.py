@@ -105,7 +105,7 @@ def _matching(place: Path, patterns: Iterable[str], read: Callable[[Path], list[
         try:
             rows += read(path)
         except Exception as error:
-            why = str(error).split("\n")[0]
+            why = f"it has no field {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
             named = str(path.parent) in why  # the file itself, or one that belongs beside it
             raise ValueError(why if named else f"{path}: cannot be read ({type(error).__name__}: {why})") from error
     return rows if paths else None

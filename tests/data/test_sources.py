@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import httpx
@@ -16,8 +17,9 @@ import pytest
 from conftest import ROOT
 from copies import WRITERS, columns, export, logiqa_block, mbpp_row, put, talk
 
-from reflectevo_lite import prompts, store
+from reflectevo_lite import grading, prompts, store
 from reflectevo_lite.data import (
+    describe,
     SOURCES,
     SourceMissing,
     drop_shared,
@@ -311,7 +313,8 @@ def test_bigbench_hub_rows_lose_what_the_harness_wrote_in():
         "multiple_choice_targets": ["a", "b"],
         "multiple_choice_scores": [1, 1],
     }
-    assert bigbench.to_problem(both) is None
+    assert bigbench.to_problem(both) == "several options score highest"
+    assert bigbench.to_problem(both | {"multiple_choice_targets": ["3", "three"], "multiple_choice_scores": [1, 0]})
     free = bigbench.to_problem(
         {
             "inputs": "Capital?",
@@ -321,6 +324,69 @@ def test_bigbench_hub_rows_lose_what_the_harness_wrote_in():
         }
     )
     assert (free["grader"], free["answer"]) == ("text", ["Cardiff"])
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["(a)", "(b)"], ["(a)", "(b)"]),
+        (["b", "a"], ["a", "b"]),
+        (["1", "2", "3"], ["1", "2", "3"]),
+        (["Passage B", "Passage A"], ["Passage A", "Passage B"]),
+        (["False", "True", "Neither"], ["True", "False", "Neither"]),
+        (["no", "yes"], ["yes", "no"]),
+        (["T", "F"], ["T", "F"]),
+        (["13", "4", "6"], None),
+        (["a dog", "a cat"], None),
+    ],
+)
+def test_bigbench_options_that_are_marks_or_poles_stay_in_their_order(options, kept):
+    assert bigbench.in_order(options) == kept
+
+
+def bigbench_task(root, path, examples, **more):
+    put(root / "bigbench" / path / "task.json", {"examples": examples, **more})
+
+
+def test_bigbench_subfolders_load_alone_and_whole(tmp_path):
+    for sub in ("three_objects", "five_objects"):
+        rows = [{"input": f"{sub} {i}?", "target_scores": {"x": 1, "y": 0}} for i in range(20)]
+        bigbench_task(tmp_path, f"logical_deduction/{sub}", rows)
+    put(tmp_path / "bigbench/logical_deduction/task.json", {"name": "logical_deduction"})
+    alone = load("bigbench:logical_deduction/three_objects", data_dir=tmp_path)
+    whole = load("bigbench:logical_deduction", data_dir=tmp_path)
+    assert {p["question"] for p in alone} < {p["question"] for p in whole}
+    assert {p["meta"]["subtask"] for p in whole} == {"three_objects", "five_objects"}
+    found = describe("bigbench:logical_deduction", tmp_path)
+    assert (found["rows"], found["kept"], found["dropped"], found["options"]) == (40, 40, {}, [2])
+
+
+def test_bigbench_text_around_a_question_stays_and_bare_cues_go(tmp_path):
+    example = {"input": "Allt är inte guld.", "target_scores": {f"proverb {i}": int(i == 29) for i in range(30)}}
+    around = {"example_input_prefix": "\nSwedish proverb: ", "example_output_prefix": "\nGerman equivalent: "}
+    bigbench_task(tmp_path, "t", [example, {"input": "No. 2", "target_scores": {"a": 1, "b": 1}}], **around)
+    rows = [p for split in ("train", "test") for p in pooled("bigbench:t", split, tmp_path)]
+    assert [p["question"] for p in rows] == ["Swedish proverb: Allt är inte guld.\nGerman equivalent:"]
+    p = rows[0]
+    assert p["choices"][prompts.LABELS.index(p["answer"])] == "proverb 29" and "(AD) " in prompts.question_text(p)
+    assert grading.extract_choice("The answer is (AD).", p["choices"]) == "AD"
+    assert describe("bigbench:t", tmp_path)["dropped"] == {"several options score highest": 1}
+
+
+def pooled(name, split, data_dir):
+    """A split that may be empty."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load(name, split, data_dir=data_dir)
+    except SourceMissing:
+        return []
+
+
+def test_a_bigbench_row_without_a_field_is_named(tmp_path):
+    bigbench_task(tmp_path, "t", [{"target_scores": {"x": 1, "y": 0}}])
+    with pytest.raises(ValueError, match=r"task\.json.*no field 'input'"):
+        load("bigbench:t", data_dir=tmp_path)
 
 
 def test_bigbench_options_are_shuffled(mirror):
