@@ -154,9 +154,8 @@ def _one_stage(engine: Engine, now: Asked, setting: Setting, mode: Mode) -> list
     seconds = [completions[0]._replace(text=text) for completions, (_, text) in zip(found, parts, strict=True)]
     attempts = graded(now.problems, asked, seconds)
     scored = [i for i, p in enumerate(now.problems) if scores_options(engine, p)]
-    begun = [prompts.join_one_stage(parts[i][0], "") for i in scored]  # what it has reflected stays
-    some, said = [now.problems[i] for i in scored], [asked[i] for i in scored]
-    for i, a in zip(scored, likeliest(engine, some, said, begun, setting.reflector), strict=True):
+    begun = [(now.problems[i], asked[i], prompts.join_one_stage(parts[i][0], "")) for i in scored]
+    for i, a in zip(scored, likeliest(engine, begun, setting.reflector), strict=True):  # what it has reflected stays
         attempts[i] = Attempt(**{**a, "tokens": seconds[i].tokens})
     return [(reflection, a) for (reflection, _), a in zip(parts, attempts, strict=True)]
 

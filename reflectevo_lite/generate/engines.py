@@ -55,33 +55,26 @@ class TransformersEngine(Engine):
         return [found[0] for found in self._scores(pairs, [completion[-1:] for _, completion in pairs], adapter)]
 
     def score_options(
-        self,
-        conversations: Sequence[list[Message]],
-        begun: Sequence[str],
-        options: Sequence[Sequence[str]],
-        *,
-        adapter: Adapter = None,
+        self, asked: Sequence[tuple[list[Message], str]], options: Sequence[Sequence[str]], adapter: Adapter = None
     ) -> list[list[float]]:
-        """log p(option | prompt, what the answer began with) in nats, for the options of each conversation.
+        """log p(option | conversation, what its answer began with) in nats for each of the options after each of `asked`.
 
         Options that differ in their last token only, such as letters, share one pass.
         """
-        stems: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # conversation, prompt's length, tokens but the last
-        prompts: list[list[int]] = []
-        for i, (conversation, start, texts) in enumerate(zip(conversations, begun, options, strict=True)):
-            prompts.append(self.encode(conversation, start))
+        jobs: dict[tuple[Any, ...], list[tuple[int, int]]] = {}  # what goes through the model → options, last tokens
+        for i, (start, texts) in enumerate(zip(asked, options, strict=True)):
+            prompt = self.encode(*start)
             for j, text in enumerate(texts):
-                ids, n = self.encode(conversation, start + text), len(prompts[i])
-                while ids[:n] != prompts[i][:n]:  # a tokenizer may join what begins the option to what stands before
+                ids, n = self.encode(start[0], start[1] + text), len(prompt)
+                while ids[:n] != prompt[:n]:  # a tokenizer may join what begins the option to what stands before
                     n -= 1
-                stems.setdefault((i, n, *ids[n:-1]), []).append((j, ids[-1]))
-        lasts = [[last for _, last in found] for found in stems.values()]
-        pairs = [(prompts[i][:n], [*stem, own[0]]) for (i, n, *stem), own in zip(stems, lasts, strict=True)]
-        found = [[0.0] * len(texts) for texts in options]
-        for (i, *_), own, values in zip(stems, stems.values(), self._scores(pairs, lasts, adapter), strict=True):
-            for (j, _), value in zip(own, values, strict=True):
-                found[i][j] = value
-        return found
+                jobs.setdefault((i, tuple(ids[:n]), tuple(ids[n:-1])), []).append((j, ids[-1]))
+        lasts = [[last for _, last in own] for own in jobs.values()]
+        pairs = [(list(prompt), [*stem, own[0]]) for (_, prompt, stem), own in zip(jobs, lasts, strict=True)]
+        found: list[dict[int, float]] = [{} for _ in options]
+        for (i, *_), own, values in zip(jobs, jobs.values(), self._scores(pairs, lasts, adapter), strict=True):
+            found[i] |= zip((j for j, _ in own), values, strict=True)
+        return [[scores[j] for j in range(len(scores))] for scores in found]
 
     def _scores(
         self, pairs: Sequence[tuple[list[int], list[int]]], lasts: Sequence[list[int]], adapter: Adapter
@@ -224,22 +217,11 @@ class TransformersEngine(Engine):
         return Completion(text.strip(), limit if end is None else end + 1, end is None)
 
 
-def open_engine(
-    model: str,
-    *,
-    server_url: str | None = None,
-    load_in_4bit: bool = False,
-    backend: str = "auto",
-    answer_by: AnswerBy = "text",
-) -> Engine:
-    """An engine for `model`, loaded here (see `load`) or asked of a server; `answer_by`: see `answer`. ValueError for a
-    bad `server_url`, and for a server that should answer by likelihood."""
+def open_engine(model: str, *, server_url: str | None = None, answer_by: AnswerBy = "text", **loading: Any) -> Engine:
+    """An engine for `model`, loaded here (`loading`: see `load`) or asked of a server; `answer_by`: see `answer`.
+    ValueError for a bad `server_url`, and for a server that should answer by likelihood."""
     check_answer_by(answer_by, server_url)
-    engine: Engine
-    if server_url:
-        engine = ServerEngine(server_url, model)
-    else:
-        engine = TransformersEngine(models.load(model, load_in_4bit=load_in_4bit, backend=backend))
+    engine = ServerEngine(server_url, model) if server_url else TransformersEngine(models.load(model, **loading))
     engine.answer_by = answer_by
     return engine
 

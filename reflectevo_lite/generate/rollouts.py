@@ -106,8 +106,8 @@ def answer(
     asked = [conversations[i] for i in rest]
     written = [found[0] for found in engine.generate(asked, **settings)]
     found = dict(zip(rest, graded([problems[i] for i in rest], asked, written), strict=True))
-    some, asked = [problems[i] for i in scored], [conversations[i] for i in scored]
-    found |= zip(scored, likeliest(engine, some, asked, adapter=settings.get("adapter")), strict=True)
+    some = [(problems[i], conversations[i], "") for i in scored]
+    found |= zip(scored, likeliest(engine, some, settings.get("adapter")), strict=True)
     return [found[i] for i in range(len(problems))]
 
 
@@ -117,30 +117,24 @@ def scores_options(engine: Engine, problem: Problem) -> bool:
 
 
 def likeliest(
-    engine: Any,
-    problems: Sequence[Problem],
-    conversations: Sequence[list[Message]],
-    begun: Sequence[str] | None = None,
-    adapter: Adapter = None,
+    engine: Any, asked: Sequence[tuple[Problem, list[Message], str]], adapter: Adapter = None
 ) -> list[Attempt]:
-    """Choice questions answered by the option that the model finds likeliest after "Answer:" (`begun`: and what it has
-    said before that), as by lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness).
+    """Choice questions answered by the option that is likeliest after what the model has said before and "Answer:".
 
-    `likelihood` compares the options' letters, which the prompt lists and asks for (the harness's MMLU); all are about
-    as long. `likelihood_norm` compares their texts, the log-probability divided by the text's characters: `acc_norm`.
+    `likelihood` compares the options' letters, which the prompt lists and asks for, all about as long; so do MMLU's tasks
+    in https://github.com/EleutherAI/lm-evaluation-harness. `likelihood_norm` compares their texts, the log-probability
+    divided by the text's characters: its `acc_norm`.
     """
-    if not problems:
-        return []
-    norm, starts = engine.answer_by == "likelihood_norm", begun or [""] * len(problems)
-    starts = [f"{text}{prompts.ANSWER_CUE}" for text in starts]
-    names = [p["choices"] if norm else prompts.LABELS[: len(p["choices"])] for p in problems]
-    options = [[f" {name}" for name in own] for own in names]
-    found, attempts = engine.score_options(conversations, starts, options, adapter=adapter), []
-    for p, asked, own, logs in zip(problems, conversations, names, found, strict=True):
+    norm, attempts = asked and engine.answer_by == "likelihood_norm", []
+    names = [p["choices"] if norm else prompts.LABELS[: len(p["choices"])] for p, *_ in asked]
+    starts = [(conversation, f"{begun}{prompts.ANSWER_CUE}") for _, conversation, begun in asked]
+    found = engine.score_options(starts, [[f" {name}" for name in own] for own in names], adapter) if asked else []
+    for (p, conversation, _), own, logs in zip(asked, names, found, strict=True):
         values = [value / max(1, len(name)) if norm else value for value, name in zip(logs, own, strict=True)]
         letter = prompts.LABELS[values.index(max(values))]
         said = {"completion": f"{prompts.ANSWER_CUE} {letter}", "answer": letter, "correct": letter == p["answer"]}
-        attempts.append(Attempt(prompt=asked, **said, tokens=0, truncated=False, read=engine.answer_by, options=logs))
+        how = {"tokens": 0, "truncated": False, "read": engine.answer_by, "options": logs}
+        attempts.append(Attempt(prompt=conversation, **said, **how))
     return attempts
 
 

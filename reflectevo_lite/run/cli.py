@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     gguf = {"nargs": "?", "const": "q8_0", "metavar": "PRECISION"}
     export("--gguf", help="also a GGUF file: q8_0 (default), f16, q4_k_m, …", **gguf)
     export("--push", metavar="OWNER/NAME", help="upload to this (private) Hub repository")
-    sources = command("sources", _sources, "what published sources hold: rows kept, and why others are dropped")
-    sources("names", nargs="+", metavar="SOURCE", help="e.g. logiqa bigbench:snarks bigbench:logical_deduction")
+    sources = command("sources", _sources, "published sources: rows kept, and why others are dropped")
+    sources("names", nargs="+", metavar="SOURCE", help="e.g. logiqa bigbench:snarks")
     sources("--data-dir", help="a folder with local copies")
     command("doctor", _doctor, "what this machine can do")
     bench = command("bench", _bench, "the performance table: about 3 minutes on two cores")

@@ -19,9 +19,9 @@ from copies import WRITERS, columns, export, logiqa_block, mbpp_row, put, talk
 
 from reflectevo_lite import grading, prompts, store
 from reflectevo_lite.data import (
-    describe,
     SOURCES,
     SourceMissing,
+    describe,
     drop_shared,
     files,
     load,

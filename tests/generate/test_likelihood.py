@@ -12,7 +12,7 @@ from reflectevo_lite.run import cli
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import families
 
-WORDS = "the owner may grant a licence under these terms or refuse it without any other notice".split()
+WORDS = ["the", "owner", "may", "grant", "a", "licence", "under", "these", "terms", "or", "refuse", "it"]
 
 
 def asked(n, options):
@@ -20,7 +20,13 @@ def asked(n, options):
     rows = []
     for i in range(n):
         texts = [" ".join(WORDS[(i + j) % 7 : (i + j) % 7 + 1 + j % 5]) + f" {j}" for j in range(options)]
-        row = {"id": str(i), "task": "t", "question": " ".join(WORDS[: 3 + 4 * i]) + "?", "grader": "choice", "meta": {}}
+        row = {
+            "id": str(i),
+            "task": "t",
+            "question": " ".join(WORDS[: 3 + 4 * i]) + "?",
+            "grader": "choice",
+            "meta": {},
+        }
         rows.append(row | {"choices": texts, "answer": prompts.LABELS[i % options]})
     return rows
 
