@@ -43,7 +43,8 @@ class Attempt(TypedDict):
     correct: bool
     tokens: int  # generated tokens; 0 if an option was chosen by likelihood
     truncated: bool  # the length limit cut it
-    # The rule that read the answer; "likelihood" or "likelihood_norm" if an option was chosen by it (`answer_by`).
+    # The rule that read the answer ("likelihood" or "likelihood_norm" if an option was chosen by it, `answer_by`), or why
+    # none was (`grading.read`); not in old rows.
     read: NotRequired[str]
     options: NotRequired[list[float]]  # chosen by likelihood: log p of each option in nats, A first
 
@@ -116,4 +117,6 @@ class EvalRow(TypedDict):
     correct: NotRequired[list[bool]]  # by turn, from turn 1 on; only if more than two turns were run
     turn_tokens: NotRequired[list[int]]  # by turn, from turn 2 on, shorter if the question was settled earlier
     options: NotRequired[list[float]]  # as an Attempt's, of turn 2
+    read: NotRequired[list[str]]  # as an Attempt's: by turn, from turn 2 on, or of each sample; not in old rows
+    truncated: NotRequired[list[bool]]  # likewise
     samples: NotRequired[list[list[Any]]]  # control resample_vote: [answer, correct, tokens] of each fresh answer

@@ -14,6 +14,7 @@ from .evidence import evidence
 from .ladder import climb, ladder_table, learned_table
 from .metrics import by_turn, compare, correct_for_many, metrics
 from .paper import beside, orientation
+from .reading import reading, reading_of, reading_summary, reading_warnings, too_many, unread
 from .resample import repeated, resample
 from .rounds import (
     ROUND_DATA, adapter_of_round, first_round, hold_back, last_round, multi_turn, one_pass, paid, questions_of_round,

@@ -17,6 +17,7 @@ from .. import prompts, store
 from ..generate import Completion, Engine, answer, graded, likeliest, scores_options
 from ..prompts import Mode
 from ..rows import Attempt, EvalRow, Problem
+from .reading import how_read
 from .settings import Evaluation, Setting
 
 
@@ -104,13 +105,13 @@ def row_of(problem: Problem, attempt: Attempt, second: Attempt | None = None, re
     if second is None:
         return row | {"turn2_correct": attempt["correct"], "reflection": None, "turn2": None, "tokens": 0}
     texts = {"reflection": reflection, "turn2": second["completion"]}
-    scored = {"options": second["options"]} if "options" in second else {}
-    return row | {"turn2_correct": second["correct"], **texts, "tokens": second["tokens"], **scored}
+    kept = how_read([second]) | ({"options": second["options"]} if "options" in second else {})
+    return row | {"turn2_correct": second["correct"], **texts, "tokens": second["tokens"], **kept}
 
 
 def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns: int) -> list[EvalRow]:
     rows = [row_of(p, a) for p, a in zip(part.problems, part.first, strict=True)]
-    latest, spent = list(part.first), [list[int]() for _ in rows]
+    latest, made = list(part.first), [list[Attempt]() for _ in rows]
     correct, joined = [[a["correct"]] for a in part.first], setting.one_stage and how.control is None
     for turn in range(2, turns + 1):
         everyone = how.mode == "intrinsic" or how.control == "accused"
@@ -119,13 +120,14 @@ def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns
         found = _one_stage(engine, now, setting, how.mode) if joined else _turn(engine, now, setting, how)
         for i, (reflection, attempt) in zip(going, found, strict=True):
             latest[i] = attempt
-            spent[i].append(attempt["tokens"])
+            made[i].append(attempt)
             if turn == 2:
                 rows[i] = row_of(part.problems[i], part.first[i], attempt, reflection)
         for known, attempt in zip(correct, latest, strict=True):
             known.append(attempt["correct"])
     if turns > 2:
-        rows = [r | {"correct": c, "turn_tokens": t} for r, c, t in zip(rows, correct, spent, strict=True)]
+        for row, known, own in zip(rows, correct, made, strict=True):
+            row |= {"correct": known, "turn_tokens": [a["tokens"] for a in own]} | how_read(own)
     return rows
 
 

@@ -20,6 +20,7 @@ from ..grading import same_math
 from ..prompts import Mode
 from ..rows import Attempt, EvalRow, Problem
 from .evaluation import Asked, row_of
+from .reading import how_read
 from .settings import Evaluation
 
 
@@ -62,7 +63,8 @@ def _resampled(engine: Engine, part: Asked, budgets: Sequence[int], mode: Mode, 
     for i, samples in zip(going, drawn, strict=True):
         winner = _vote(part.problems[i], part.first[i], samples, mode)
         rows[i] = row_of(part.problems[i], part.first[i], winner | {"tokens": sum(a["tokens"] for a in samples)})
-        rows[i] |= {"turn2": None, "samples": [[a["answer"], a["correct"], a["tokens"]] for a in samples]}
+        rows[i] |= {"turn2": None, **how_read(samples)}
+        rows[i]["samples"] = [[a["answer"], a["correct"], a["tokens"]] for a in samples]
     return rows
 
 
@@ -101,6 +103,6 @@ def _same(problem: Problem, a: str | None, b: str | None) -> bool:
 
 
 def _verified(row: dict[str, Any]) -> dict[str, Any]:
-    """The row of `resample` from that of `resample_vote`: right if any sample is. The samples stay with the vote."""
+    """The row of `resample` from that of `resample_vote`: right if any sample is. The samples, and how they were read, stay with the vote."""
     right = row["turn1_correct"] or any(correct for _, correct, _ in row.get("samples", []))
-    return {k: v for k, v in row.items() if k != "samples"} | {"turn2_correct": right}
+    return {k: v for k, v in row.items() if k not in ("samples", "read", "truncated")} | {"turn2_correct": right}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import prompts, store
-from ..grading import grade_many
+from ..grading import grade_readings, read
 from ..rows import Attempt, Message, Problem, Reflection, Rollout
 from .protocol import Adapter, Completion, Engine
 
@@ -142,11 +142,16 @@ def graded(
     problems: Sequence[Problem], conversations: Sequence[list[Message]], completions: Sequence[Completion]
 ) -> list[Attempt]:
     """Attempt rows from completions."""
-    grades = grade_many(problems, [c.text for c in completions])
+    readings = [read(p, c.text, c.truncated) for p, c in zip(problems, completions, strict=True)]
+    grades = grade_readings(problems, readings)
+    both = zip(conversations, completions, grades, readings, strict=True)
     return [
-        Attempt(prompt=p, completion=c.text, answer=g.answer, correct=g.correct, tokens=c.tokens, truncated=c.truncated)
-        for p, c, g in zip(conversations, completions, grades, strict=True)
-    ]
+        Attempt(
+            prompt=prompt, completion=c.text, answer=grade.answer, correct=grade.correct, tokens=c.tokens,
+            truncated=c.truncated, read=reading.rule,
+        )
+        for prompt, c, grade, reading in both
+    ]  # fmt: skip
 
 
 def _chunk(engine: Engine, problems: list[Problem], how: RolloutParams, reflector: Adapter) -> list[Rollout]:

@@ -5,6 +5,6 @@ graders (math, code) work in processes of their own, and importing this room loa
 """
 
 from .choice import extract_choice
-from .graders import Grade, grade, grade_many, read, text_scores
+from .graders import Grade, grade, grade_many, grade_readings, read, text_scores
 from .math_pool import same_math
-from .replies import Reading
+from .replies import UNREAD, Reading

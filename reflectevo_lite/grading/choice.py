@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from ..prompts import LABELS
 from . import cues
-from .replies import EMPTY, NO_CUE, TWO, Reading, last_said, own_reply, plain_form, statements
+from .replies import EMPTY, NO_CUE, NO_OPTION, REFUSED, TWO, Reading, last_said, own_reply, plain_form, statements
 
-_UNSURE, _NONE = "?", "-"  # several options, or one that is none of them: do not look further
+_UNSURE, _NONE, _REFUSED = "?", "-", "!"  # several options, one that there is not, none of them: look no further
 _AFTER_LETTER = re.compile(
     rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|{cues.REASONS}\b|\()", re.I
 )
@@ -42,6 +42,7 @@ _LETTER_LINE = re.compile(
     re.I,
 )
 _REASON = re.compile(r"(?i)(?:because|since|as|is|it|this|that|due to|not|the others?|I (?:think|believe|guess))\b")
+_LABEL = re.compile(r"[A-Z]\w+(?: \w+)?:\s+")
 _MARKED, _MARKUP = re.compile(r"[*_`$\\#]"), re.compile(r"\*+|__+|`+|\$|\\[()\[\]]|(?m:^#+ )")
 _SENTENCE = re.compile(r"[.!?。\n]")
 
@@ -68,7 +69,10 @@ def read_choice(text: str, choices: Sequence[str]) -> Reading:
     for next_rule, reader in (("verdict", _read_judged), ("last line", _read_lines), ("option text", _read_wording)):
         if not letter:
             rule, letter = next_rule, reader(text, options)
-    unread = {None: NO_CUE, _UNSURE: TWO, _NONE: "no option"}
+    first, more, _ = text.partition("\n")
+    if rule == "last line" and more and letter not in (None, _UNSURE) and _read_lines(first, options) == letter:
+        rule = "first line"  # what comes after it may be cut
+    unread = {None: NO_CUE, _UNSURE: TWO, _NONE: NO_OPTION, _REFUSED: REFUSED}
     return Reading(None, unread[letter]) if letter in unread else Reading(letter, rule)
 
 
@@ -105,7 +109,7 @@ def _norm(text: str) -> str:
 
 # ------------------------------------------------------------------ what a phrase names
 def _read_span(span: str, options: _Options) -> str | None:
-    """One option, named by letter or wording at the start of a phrase; _UNSURE for several, _NONE for a refusal."""
+    """One option, named by letter or wording at the start of a phrase; _UNSURE for several, _REFUSED for none."""
     if len(span) == 1 and span in options.labels and span.casefold() not in options.words:
         return span
     lead = _LEAD.match(span).end()
@@ -113,7 +117,11 @@ def _read_span(span: str, options: _Options) -> str | None:
         opened = span[:start].rstrip("\"'").endswith(("(", "[", "{", "<"))
         if letter := _phrase(span[start:].lstrip(), options, opened):
             return letter
-    return _NONE if cues.REFUSAL.search(span[:60]) else None
+    if (m := _LABEL.match(span)) and not cues.DOUBT.search(m[0]):  # "The answer is: Direction: Up"
+        named = [x for x, words in zip(options.labels, options.words, strict=True) if words == _norm(span[m.end() :])]
+        if len(named) == 1:
+            return named[0]
+    return _REFUSED if cues.REFUSAL.search(span[:60]) else None
 
 
 def _phrase(phrase: str, options: _Options, opened: bool) -> str | None:
@@ -226,6 +234,8 @@ def _read_lines(text: str, options: _Options) -> str | None:
         return _span_wording(letter, options) if options.named(letter) == _NONE else _phrase(letter, options, True)
     if _follows(letter + " " + rest, options.named(letter), options):
         return options.named(letter)
+    if (opening or closing) and not _INITIAL.match(closing + " " + rest) and _span_wording(rest, options, strict=True):
+        return _UNSURE  # the letter of one option with the wording of another
     reasoned = closing and _REASON.match(rest) and not _INITIAL.match(closing + " " + rest)
     return options.named(letter) if reasoned else None
 
@@ -244,4 +254,6 @@ def _concludes(said: str, words: str) -> bool:
     if not words or f" {words} " not in said or cues.DOUBT.search(said.replace(f" {words} ", " ")):
         return False
     adverb = r"(?:\w+ly |therefore |thus |indeed )?"
-    return len(words.split()) > 2 or bool(re.search(rf" (?:is|are|was|were|be) {adverb}{re.escape(words)} $", said))
+    return len(words.split()) > 2 or bool(
+        re.search(rf" (?:is|are|was|were|be|called|named) {adverb}{re.escape(words)} $", said)
+    )

@@ -13,16 +13,17 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..rows import Problem
 from .choice import read_choice
 from .math_pool import same_math
 from .math_reply import read_math
 from .program import read_code
-from .replies import CUT, MAX_CHARS, Reading, plain_form, read_exact, read_text, same_exact
+from .replies import CUT, MAX_CHARS, Reading, own_reply, plain_form, read_exact, read_text, same_exact
 
 _FIRM = ("box", "tag", "call", "code block")  # rules that see where the answer ends
+_NO_MARKS = str.maketrans("", "", string.punctuation)
 _LAST = ("last line", "last value", "option text", "whole text", "broken code")  # rules that need the end of the reply
 
 
@@ -36,8 +37,9 @@ class Grade(NamedTuple):
 def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
     """The answer in a completion and the rule that read it, or None and why nothing was read.
 
-    Rules: "cue", "box", "tag", "call", "verdict" ("C is correct"), "last line", "last value", "option text", "code
-    block", "bare code", "broken code", "whole text". Reasons: "no cue", "two answers", "no option", "cut off", "empty".
+    Rules: "cue", "box", "tag", "call", "verdict" ("C is correct"), "first line", "last line", "last value", "option
+    text", "code block", "bare code", "broken code", "whole text". Reasons: those of `UNREAD`, and "refused" ("none of
+    them").
     `truncated`: the completion ended at the token limit, so an answer at its very end may be half of one and is not
     read. Raises ValueError for an unknown grader, but never for a completion.
     """
@@ -47,6 +49,9 @@ def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
     text = completion.replace("\0", "") if isinstance(completion, str) else ""
     reading = _READ[name](problem, text)
     if not truncated or reading.rule in _FIRM:
+        return reading
+    own = own_reply(text).split()
+    if own and own[-1] != text.split()[-1] and name != "code":  # it was cut within the next question, not in the answer
         return reading
     at_end = reading.answer and name != "choice" and text.rstrip(" \n.*`\"'$").endswith(reading.answer[-20:])
     lost = reading.answer is None or reading.rule in _LAST or at_end
@@ -59,27 +64,34 @@ def grade(problem: Problem, completion: str, truncated: bool = False) -> Grade:
     Raises ValueError for an unknown grader, but never for a completion: anything (nothing, megabytes, null bytes) is
     graded.
     """
-    answer = read(problem, completion, truncated).answer
+    return _judged(problem, read(problem, completion, truncated))
+
+
+def _judged(problem: Problem, reading: Reading) -> Grade:
+    answer = reading.answer
     return Grade(answer is not None and _IS_RIGHT[problem["grader"]](problem, answer), answer)
 
 
-def grade_many(
-    problems: Sequence[Problem], completions: Sequence[str], *, workers: int | None = None, progress: bool = True
-) -> list[Grade]:
-    """Grades pairs in order. Math and code run in `workers` threads (default: one per core) with a progress bar, each
-    waiting for a process of its own; the other graders take microseconds and run here.
-
-    Raises ValueError if the lengths differ or a grader is unknown.
-    """
+def grade_many(problems: Sequence[Problem], completions: Sequence[str], **how: Any) -> list[Grade]:
+    """Grades pairs in order; `how` as for `grade_readings`. Raises ValueError if the lengths differ or a grader is
+    unknown."""
     if len(problems) != len(completions):
         raise ValueError(f"{len(problems)} problems but {len(completions)} completions")
+    return grade_readings(problems, list(map(read, problems, completions)), **how)
+
+
+def grade_readings(
+    problems: Sequence[Problem], readings: Sequence[Reading], *, workers: int | None = None, progress: bool = True
+) -> list[Grade]:
+    """Grades what `read` has read, in order. Math and code are judged in `workers` threads (default: one per core) with
+    a progress bar, each waiting for a process of its own; the other graders take microseconds and run here."""
     slow = [i for i, problem in enumerate(problems) if problem["grader"] in ("math", "code")]
-    grades = {i: grade(problems[i], completions[i]) for i in set(range(len(problems))).difference(slow)}
+    grades = {i: _judged(problems[i], readings[i]) for i in set(range(len(problems))).difference(slow)}
     if slow:
         from tqdm.auto import tqdm
 
         with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            done = pool.map(lambda i: grade(problems[i], completions[i]), slow)
+            done = pool.map(lambda i: _judged(problems[i], readings[i]), slow)
             grades |= zip(slow, tqdm(done, total=len(slow), desc="grading", disable=not progress), strict=True)
     return [grades[i] for i in range(len(problems))]
 
@@ -118,7 +130,7 @@ def text_scores(golds: str | Sequence[str], prediction: str) -> tuple[float, flo
 
 
 def _squad_words(text: str) -> list[str]:
-    text = plain_form(text[-MAX_CHARS:]).lower().translate(str.maketrans("", "", string.punctuation))
+    text = plain_form(text[-MAX_CHARS:]).lower().translate(_NO_MARKS)
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
 

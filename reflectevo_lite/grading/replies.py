@@ -15,7 +15,8 @@ from typing import NamedTuple
 from . import cues
 
 MAX_CHARS = 50_000  # of a completion are read; the answer is at its end
-NO_CUE, TWO, EMPTY, CUT = "no cue", "two answers", "empty", "cut off"
+NO_CUE, TWO, NO_OPTION, EMPTY, CUT = UNREAD = ("no cue", "two answers", "no option", "empty", "cut off")
+REFUSED = "refused"  # it was read, and says "none of them": no answer, but no failure of reading
 
 
 class Reading(NamedTuple):
@@ -123,9 +124,10 @@ _SENTENCE_END = re.compile(
 )
 _REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
 _FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
-_SIMPLE = re.compile(r"[a-z\d]+(?: [a-z\d]+){0,20}")
+_SIMPLE = re.compile(r"(?!.*\b(?:because|since)\b)([A-Za-z\d]+(?: [a-z\d]+){0,20})\.?")
 _QUOTES = str.maketrans("‘’‚“”„（）．", "'''\"\"\"().")
 _WRAPPED = [pair.split() for pair in ("** **", "__ __", "* *", "` `", '" "', "' '", "“ ”", "$ $", r"\( \)")]
+_OPENING = {left[0] for left, _ in _WRAPPED}
 
 
 def plain_form(text: str) -> str:
@@ -135,8 +137,8 @@ def plain_form(text: str) -> str:
 
 def bare(said: str) -> str | None:
     """What is said without what does not belong to the answer: explanation, full stop, emphasis, quotes."""
-    if _SIMPLE.fullmatch(said):
-        return " ".join(said.split())
+    if simple := _SIMPLE.fullmatch(said):
+        return simple[1]
     said = _FONT.sub(r"\1", said[:2000])
     for end in (_REASON.search(said, 1), _SENTENCE_END.search(said)):
         said = said[: end.start()] if end else said
@@ -149,7 +151,7 @@ def unwrap(said: str) -> str:
     while said != before:
         before, said = said, said.strip()
         said = said if said.endswith("..") else said.removesuffix(".").removesuffix("。").rstrip()
-        for left, right in _WRAPPED:
+        for left, right in _WRAPPED if said[:1] in _OPENING else ():
             if len(said) > len(left + right) and said.startswith(left) and said.endswith(right):
                 said = said[len(left) : -len(right)].strip()
         if said.count("**") + said.count("__") == 1:  # its partner stands before the cue

@@ -9,6 +9,7 @@ from .explorer import Explorer
 from .report import build_report
 from .tables import (
     accused, by_instruction, compare_runs, comparisons, dpo_ends, error_classes, load_metrics, localisation, modes,
-    results, results_of, seeds, styled, training_curves, transcript, turn_curve, verdicts, with_intervals,
+    reading_notes, readings, results, results_of, seeds, styled, training_curves, transcript, turn_curve, unread,
+    verdicts, with_intervals,
 )  # fmt: skip
 from .widgets import explore

@@ -41,6 +41,7 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
     """Write `<run_dir>/report.html` and return its path. Raises FileNotFoundError if metrics.json is missing."""
     run = store.Run(run_dir)
     metrics, params = tables.load_metrics(run), run.params()
+    metrics.setdefault("reading", evaluate.reading_of(run))  # not in older files
     said, results = headline(metrics), {mode: tables.results(metrics, mode=mode) for mode in ("oracle", "intrinsic")}
     page = render(
         "report.html",
@@ -54,6 +55,7 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
         unmoved={mode: tables.unmoved(results[mode]) for mode in results if len(results[mode])},
         accused=tables.accused(run).to_dict("records"),
         comparisons=tables.comparisons(metrics).to_dict("records"),
+        readings=tables.readings(metrics["reading"]).to_dict("records"),
         wilson=evaluate.wilson,
         figures=_figures(run),
         sampled=_sampled(run, transcripts, seed),
@@ -120,15 +122,7 @@ def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
         yield f"Nothing to train on, so left out: {', '.join(left)}."
     if not run.path("env.json").exists():
         yield "env.json is missing: versions and fingerprints are unknown."
-    for name, file in {"first answers": "evals/turn1.jsonl", "rollouts": "rollouts/train.jsonl"}.items():
-        cut = asked = 0
-        for row in store.iter_jsonl(run.path(file)) if run.path(file).exists() else ():
-            attempts = [row["turn1"], *(r["turn2"] for r in row["reflections"])] if "reflections" in row else [row]
-            asked += len(attempts)
-            cut += sum(bool(a.get("truncated")) for a in attempts)
-        if cut:
-            share = f"{cut:,} of {asked:,} completions ({100 * cut / asked:.1f} %)"
-            yield f"{share} among the {name} were cut by max_new_tokens."
+    yield from evaluate.reading_warnings(metrics.get("reading", ()))
 
 
 def _figures(run: store.Run) -> list[tuple[str, str]]:

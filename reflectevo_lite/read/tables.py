@@ -1,6 +1,7 @@
 """Tables from a run's files, as data frames. Nothing here runs a model."""
 
 import json
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -199,6 +200,37 @@ def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
     rows = [(setting, errors[0][1] if errors else "unreadable", r["turn2_correct"]) for setting, r, errors in found]
     frame = pd.DataFrame(rows, columns=["setting", "class", "mended"])
     return frame.groupby(["setting", "class"], sort=False)["mended"].agg(n="size", mended="mean").reset_index()
+
+
+def readings(shares: Sequence[Row]) -> pd.DataFrame:
+    """How answers were read, from `evaluate.reading`: over all tasks, and each task in which a share is above 10 %.
+
+    Columns: setting, task, turn, n, unreadable and cut off (percent), how (rules that read an answer and reasons why none was, with numbers).
+    """
+    rows = []
+    for r in shares:
+        if r["task"] == "all" or any(evaluate.too_many(r, what) for what in ("unreadable", "cut_off")):
+            row = {"setting": Evaluation.parse(r["setting"]).label} | {k: r[k] for k in ("task", "turn", "n")}
+            row |= {"unreadable": 100 * r["unreadable"], "cut off": 100 * r["cut_off"]}
+            rows.append(row | {"how": ", ".join(f"{how} {n:,}" for how, n in r["how"].items())})
+    return pd.DataFrame(rows)
+
+
+def unread(run: store.Run, n: int = 10, seed: int = 0) -> pd.DataFrame:
+    """`n` answers that were not read, drawn from all of the run: setting, task, id, turn, why, said (its end)."""
+    found = list(evaluate.unread(run))
+    rows = []
+    for setting, about, turn, why, text in random.Random(f"unread/{seed}").sample(found, min(n, len(found))):
+        rows.append((Evaluation.parse(setting).label, about["task"], about["id"], turn, why, text[-300:]))
+    return pd.DataFrame(rows, columns=["setting", "task", "id", "turn", "why", "said"])
+
+
+def reading_notes(run: store.Run, shares: Sequence[Row]) -> str:
+    """Both shares in a sentence; if one is too large also the warnings, and ten unread answers of the run in quotes."""
+    lines = [evaluate.reading_summary(shares), *(warned := evaluate.reading_warnings(shares))]
+    for a in unread(run).itertuples() if warned else ():
+        lines.append(f"\n--- {a.setting}, {a.task}, {a.id}, turn {a.turn}: {a.why}\n{a.said}")
+    return "\n".join(lines)
 
 
 def training_curves(run: store.Run) -> pd.DataFrame:

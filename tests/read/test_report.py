@@ -75,12 +75,17 @@ def test_few_questions_missing_stages_and_controls_are_warned_of(run):
     assert "env.json is missing" in said
 
 
-def test_cut_completions_are_counted(run):
-    assert "were cut" not in warned(run)
-    rows = store.read_jsonl(run.path("evals", "turn1.jsonl"))
-    store.write_jsonl(run.path("evals", "turn1.jsonl"), [rows[0] | {"truncated": True}, *rows[1:]])
-    assert "1 of 60 completions (1.7 %) among the first answers were cut" in warned(run)
-    store.write_jsonl(run.path("evals", "turn1.jsonl"), rows)
+def test_cut_completions_are_counted_and_warned_of(run):
+    assert "were cut off: " not in warned(run, reading=evaluate.reading_of(run))
+    path = run.path("evals", "turn1.jsonl")
+    rows, metrics = store.read_jsonl(path), run.path("metrics.json").read_bytes()
+    store.write_jsonl(path, [row | {"truncated": i < 30} for i, row in enumerate(rows)])
+    assert "were cut off: 50% of 20 (first answers, " in warned(run, reading=evaluate.reading_of(run))
+    page = report.build_report(run.directory).read_text()  # from the rows, if metrics.json is older
+    assert "How the answers were read" in page and "50.0</td>" in page and "Raise max_new_tokens" in page
+    store.write_jsonl(path, rows)
+    run.path("metrics.json").write_bytes(metrics)
+    report.build_report(run.directory)
 
 
 def test_no_setting_is_said_so(run):

@@ -85,17 +85,26 @@ def peak_mib(n: int) -> float:
 
 
 def checking(rounds: int) -> list[dict[str, Any]]:
-    """Grading of mathematical answers, and of programs in the sandbox: all cores against one at a time."""
+    """Grading of mathematical answers, and of programs in the sandbox: all cores against one at a time; the quick graders
+    against math-verify alone, which reads letters and numbers too."""
     program = "```python\ndef f(x):\n    return x + 1\n```"
     maths = [({"answer": f"\\frac{{{i}}}{{{i + 1}}}"}, f"The answer is \\boxed{{{i}/{i + 1}}}") for i in range(120)]
+    options = {"choices": ["a kite", "a lamp", "a clock", "a violin"]}
+    letters = [({"answer": c} | options, f"We weigh {i}.\nSo the answer is {c}.") for i, c in enumerate("ABCD" * 30)]
+    numbers = [({"answer": str(i)}, f"First {i + 1}, then one less.\nThe final answer is {i}.") for i in range(120)]
     codes = [({"answer": "", "tests": [f"assert f({i}) == {i + 1}"]}, program) for i in range(24)]
+    kinds = (("mathematics", "math", maths), ("letters", "choice", letters), ("numbers", "exact", numbers))
     rows = []
-    for name, grader, items in (("mathematics", "math", maths), ("programs in the sandbox", "code", codes)):
+    for name, grader, items in (*kinds, ("programs in the sandbox", "code", codes)):
         shared = {"task": grader, "question": "", "grader": grader, "meta": {}}
-        problems = [{"id": str(i)} | shared | own for i, (own, _) in enumerate(items)]
-        both = (partial(graded, problems, [reply for _, reply in items], workers) for workers in (None, 1))
+        problems, replies = [{"id": str(i)} | shared | own for i, (own, _) in enumerate(items)], [r for _, r in items]
+        alone = partial(graded, problems, replies, 1)
+        others = {"math-verify alone": (alone, partial(verified, problems, replies))} if grader != "code" else {}
+        if grader in ("math", "code"):
+            others["one at a time"] = partial(graded, problems, replies, None), alone
         try:
-            rows.append(comparison(f"grading: {name}", "answers/s", "one at a time", paired(*both, rounds)))
+            for against, both in others.items():
+                rows.append(comparison(f"grading: {name}", "answers/s", against, paired(*both, rounds)))
         except sandbox.SandboxError as error:  # no containment here: nothing is run, and the bench says so
             print(f"grading: {name}: not measured ({error})")
     return rows
@@ -106,4 +115,16 @@ def graded(problems: Sequence[Problem], replies: Sequence[str], workers: int | N
     grades = grading.grade_many(problems, replies, workers=workers, progress=False)
     if not all(grade.correct for grade in grades):
         raise RuntimeError("a right answer was graded wrong; the rate would mean nothing")
+    return len(problems)
+
+
+def verified(problems: Sequence[Problem], replies: Sequence[str], _: int) -> int:
+    """Read and judge the same replies by math-verify alone; what it says is not looked at."""
+    import math_verify
+
+    letters = [math_verify.StringExtractionConfig(strings=("A", "B", "C", "D"))]
+    maths = [math_verify.LatexExtractionConfig(), math_verify.ExprExtractionConfig()]
+    for problem, reply in zip(problems, replies, strict=True):
+        how, gold = (letters, "{}") if problem["grader"] == "choice" else (maths, "\\boxed{{{}}}")
+        math_verify.verify(math_verify.parse(gold.format(problem["answer"]), how), math_verify.parse(reply, how))
     return len(problems)
