@@ -178,7 +178,9 @@ def test_notebook_06_shows_a_reference_run_without_a_model(kept, tmp_path):
     papermill.execute_notebook(
         source, str(tmp_path / "06.ipynb"), parameters, kernel_name="python3", progress_bar=False
     )
-    assert json.loads((copy / "metrics.json").read_text()) == before
+    found = json.loads((copy / "metrics.json").read_text())
+    assert found == {"reading": found["reading"]} | before  # a run made before `reading` was kept has none
+    assert any(share["setting"] == "first answers" and share["n"] for share in found["reading"])
 
 
 def test_every_training_prompt_of_the_run_is_clean(small_run):
