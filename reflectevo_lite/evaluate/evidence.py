@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from .. import store
@@ -13,7 +12,7 @@ from .settings import Evaluation
 from .truth import truth_table
 
 
-def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[Any]]:
     """Rows by the table's name; a table of a notebook that was not run is empty."""
     tables = {"transfer": transfer_table(run, seed=seed), "elimination": elimination(run, seed=seed)}
     tables |= {"truth": truth_table(run), "first": ablation.first_table(run, seed=seed)}
@@ -22,4 +21,4 @@ def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[dict[str, Any]]
         tables |= {"ladder": ladder.ladder_table(run), "learned": ladder.learned_table(run, seed=seed)}
     for path in run.path("evals", verifier.FOLDER).glob("*.accused.jsonl"):
         tables["verifier"] = verifier.verifier_table(run, Evaluation.parse(path.name).setting, seed=seed)
-    return {name: json.loads(t.to_json(orient="records", double_precision=15)) for name, t in tables.items()}
+    return {name: t.astype(object).where(t.notna(), None).to_dict("records") for name, t in tables.items()}
