@@ -3,8 +3,11 @@
 In come names of sources; out go Problem rows (`rows.Problem`), and no two splits share a question.
 """
 
+from .check import check
 from .files import SourceMissing
-from .loading import EMBEDDED, describe, drop_shared, load, load_many, sources_markdown
+from .loading import EMBEDDED, describe, drop_shared, is_own, load, load_many, sources_markdown
+from .own import source_name
 from .sources import SOURCES
 
-__all__ = ["EMBEDDED", "SOURCES", "SourceMissing", "describe", "drop_shared", "load", "load_many", "sources_markdown"]
+__all__ = ["EMBEDDED", "SOURCES", "SourceMissing", "check", "describe", "drop_shared", "is_own", "load", "load_many",
+           "source_name", "sources_markdown"]  # fmt: skip

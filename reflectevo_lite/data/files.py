@@ -9,17 +9,16 @@ A local copy lies in `<data_dir>/<folder>` in one of three forms:
 In the last two a variant or hub configuration is a subfolder: bbh/snarks/test.jsonl, mbpp/sanitized/train.parquet.
 """
 
-import ast
 import contextlib
-import csv
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .. import store
 from .base import Row, Source
+from .tables import Unread, read_table
 
 Indexed = list[tuple[int | str, Row]]  # rows with their index in the set
 
@@ -112,44 +111,32 @@ def _matching(place: Path, patterns: Iterable[str], read: Callable[[Path], list[
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a JSON, JSON Lines, parquet or CSV file."""
-    if path.suffix == ".parquet":
-        from pyarrow import parquet
-
-        return parquet.read_table(path).to_pylist()
-    if path.suffix == ".csv":
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            return [{name: _cell(value) for name, value in row.items()} for row in csv.DictReader(handle)]
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix != ".jsonl":
-        with contextlib.suppress(json.JSONDecodeError):  # many a .json file holds one row a line
-            value = json.loads(text)
-            return value if isinstance(value, list) else value.get("data") or value.get("examples") or [value]
-    return [row for _, row in json_lines(path, text)]
-
-
-def json_lines(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    """(line number, row) of each line that isn't blank. ValueError, in one line, for one that is not JSON."""
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at U+2028 inside a string
-        try:
-            if line.strip():
-                yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not a JSON row ({error.msg})") from error
-
-
-def _cell(value: str) -> object:
-    """A CSV cell; lists and dicts come back from the JSON or Python text that exports write them as."""
-    for parse in (json.loads, ast.literal_eval) if value and value[0] in "[{" else ():
-        with contextlib.suppress(ValueError, SyntaxError):
-            return parse(value)
-    return value
+    """Rows of a JSON, JSON Lines, parquet or CSV file. ValueError, in one line, for a row that cannot be read."""
+    rows = read_table(path)
+    if wrong := next(((place, row) for place, row in rows if isinstance(row, Unread)), None):
+        raise ValueError(f"{path}, {': '.join(wrong)}")
+    return [row for _, row in rows]
 
 
 def hub_rows(source: Source, part: str) -> Indexed:
     """Rows of a hub split, through `datasets`, which raises its own errors."""
+    by_config = {name: from_hub(source.hub, name, part) for name in source.configs or ("",)}
+    return _joined({name: list(enumerate(rows)) for name, rows in by_config.items()})
+
+
+def from_hub(hub: str, config: str = "", part: str | None = None) -> Any:
+    """A hub data set: one split, or all of them by name. Raises what `datasets` raises."""
+    from datasets import load_dataset
+
+    with hub_or_cache():
+        return load_dataset(hub, config or None, split=part)
+
+
+@contextlib.contextmanager
+def hub_or_cache() -> Iterator[None]:
+    """Without a network, the hub would be asked for each file for half a minute; switched off, its cache serves at once."""
     import httpx
-    from datasets import config, load_dataset
+    from datasets import config
     from huggingface_hub import constants
 
     before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
@@ -157,12 +144,11 @@ def hub_rows(source: Source, part: str) -> Indexed:
     try:
         if not offline:
             httpx.head(constants.ENDPOINT, timeout=10)
-    except httpx.TransportError:  # it would be asked for each file for half a minute; offline, the cache serves at once
+    except httpx.TransportError:
         offline = True
     config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = offline
     try:
-        by_config = {name: load_dataset(source.hub, name or None, split=part) for name in source.configs or ("",)}
-        return _joined({name: list(enumerate(rows)) for name, rows in by_config.items()})
+        yield
     finally:
         config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 

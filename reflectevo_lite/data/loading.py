@@ -4,7 +4,7 @@
     load("mbpp:sanitized", "train", data_dir="mirror")     a version of a set, from a local mirror
     load("bbh:snarks")                                     a task of a collection
     load("synthetic:arithmetic", "train", n=100)           the embedded tasks; no network, no files
-    load("jsonl:mine.jsonl", "test")                       your own rows
+    load("mine.csv", "test")                               your own rows; a folder; hub:owner/name; a DataFrame
 
 A train question that the test split holds too is dropped (comparing question, context and options, normalised); rows of
 a published split are otherwise kept as they are.
@@ -12,11 +12,12 @@ a published split are otherwise kept as they are.
 
 import difflib
 import itertools
+import os
 import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,41 +33,44 @@ REPEATED = "repeated"
 PRECEDENCE = ("test", "validation", "train")  # an earlier split keeps a question that two of them hold
 
 
-def load(source: str, split: str = "test", **how: Any) -> list[Problem]:
-    """Problems of one split of a source; see `load_many` for n, seed, data_dir, shown_tests and errors."""
+def load(source: Any, split: str = "test", **how: Any) -> list[Problem]:
+    """Problems of one split of a source; see `load_many` for the other arguments and for errors."""
     return load_many([source], split, **how)
 
 
 def load_many(
-    sources: Sequence[str],
+    sources: Sequence[Any],
     split: str = "test",
     *,
     n: int | None = None,
     seed: int = 0,
     data_dir: str | Path | None = None,
     shown_tests: int = mbpp.SHOWN_TESTS,
+    columns: Mapping[str, Any] | None = None,
+    divide: bool = True,
 ) -> list[Problem]:
     """Problems of several sources in turn; ids, `<source>-<split>-<id or index of the set>`, are unique.
 
     `n` rows of each are drawn by `seed`, and a smaller draw is the head of a larger one; None gives all, in published
     order (synthetic needs a number). A split with fewer rows gives all, with a warning. `data_dir` holds local copies,
-    which are preferred (forms: `files.py`); it and jsonl paths are relative to the project's root. An MBPP prompt shows
-    `shown_tests` asserts. Train questions in the test split of any of these sources are dropped (BBH tasks are
-    BIG-bench tasks, for one); for different lists of sources see `drop_shared`.
+    which are preferred (forms: `files.py`); it and own paths are relative to the project's root. A code prompt shows
+    `shown_tests` asserts. `columns` and `divide` are for own sources (`own.read`). Train questions in the test split of any
+    of these sources are dropped (BBH tasks are BIG-bench tasks, for one); for different lists see `drop_shared`.
 
     Raises ValueError (one line) for an unknown source or split, bad n, or a file that cannot be read; SourceMissing, a
     FileNotFoundError, if there is no copy: the line says which file to put where.
     """
-    _check(sources, n, shown_tests)
+    sources = _checked(sources, n, shown_tests)
     data_dir = store.resolve_dir(data_dir) if data_dir else None
     mixed = len(sources) > 1 and split != "test"
     published = [name for name in sources if mixed and _is_published(name)]
     held = {question_key(row) for name in published for row in _pool(name, "test", data_dir)}
-    drawn = {name: _drawn(name, split, n, seed, data_dir, held) for name in sources}
+    mine = {"seed": seed, "columns": columns, "divide": divide}
+    drawn = {name: _draw(name, split, n, seed, data_dir, held, mine) for name in sources}
     if short := [f"{name} has {len(rows)}" for name, rows in drawn.items() if len(rows) < (n or 0)]:
         warnings.warn(f"{', '.join(short)} {split} questions, fewer than the {n} asked for", stacklevel=2)
-    for row in drawn.get("mbpp", []) + drawn.get("mbpp:sanitized", []):
-        row |= {"shown_tests": row["tests"][:shown_tests]} if shown_tests else {}
+    for row in (row for rows in drawn.values() for row in rows if "tests" in row and shown_tests):
+        row.setdefault("shown_tests", row["tests"][:shown_tests])
     in_turn = [row for turn in itertools.zip_longest(*drawn.values()) for row in turn if row is not None]
     copies: dict[str, int] = {}
     for row in in_turn:  # "~2", "~3" … after an id that was there before
@@ -100,8 +104,9 @@ def sources_markdown() -> str:
         rows.append((name, home, one.hub, one.licence, one.published, one.rule, one.grader, one.tested))
     rule, here = "by the question's hash", "this package"
     rows.append(("synthetic[:<family>]", here, "", "Apache-2.0", "unlimited", rule, "exact, choice", "as it is"))
-    rule = f"{{split}} in the path, else meta.split, else {rule}"
-    rows.append(("jsonl:PATH", "your file", "", "yours", "yours", rule, "any", "invented rows, good and bad"))
+    name, mine = "PATH, hub:OWNER/NAME[:CONFIG][@PART]", "[your own](data.md): a file, a folder, a hub set"
+    rule = "by column, by file name, else a quarter is test, by the question's hash and the seed"
+    rows.append((name, mine, "", "yours", "yours", rule, "any", "invented files, good and bad; a stand-in for the hub"))
     heads = "source", "from", "licence", "rows as published", "train and test", "grader", "tested with"
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, origin, hub, *cells in rows:
@@ -111,11 +116,13 @@ def sources_markdown() -> str:
     return "\n".join(lines)
 
 
-def _check(sources: Sequence[str], n: int | None, shown_tests: int) -> None:
-    if isinstance(sources, str) or not sources:
+def _checked(sources: Sequence[Any], n: int | None, shown_tests: int) -> list[str]:
+    """The names of sources, known ones. Raises ValueError."""
+    if not isinstance(sources, list | tuple) or not sources:
         raise ValueError("sources is a list of one or more names")
-    for name in sources:
-        if list(sources).count(name) > 1:
+    names = [own.source_name(source) for source in sources]
+    for name in names:
+        if names.count(name) > 1:
             raise ValueError(f"the source {name!r} is named twice")
         if _is_published(name):
             _resolve(name)
@@ -123,10 +130,22 @@ def _check(sources: Sequence[str], n: int | None, shown_tests: int) -> None:
         raise ValueError(f"n is a number of rows from 1, or None for all; got {n!r}")
     if type(shown_tests) is not int or shown_tests < 0:
         raise ValueError(f"shown_tests is a number from 0; got {shown_tests!r}")
+    return names
 
 
 def _is_published(name: str) -> bool:
-    return name.partition(":")[0] not in ("synthetic", "jsonl")
+    return name.partition(":")[0] != "synthetic" and not is_own(name)
+
+
+def is_own(name: str) -> bool:
+    """Whether a source is a path or a hub set; a published set goes before a file of its name."""
+    if name.partition(":")[0] in {"synthetic", "", *(source.folder for source in SOURCES.values())}:
+        return False
+    return (
+        name.startswith(("jsonl:", "hub:"))
+        or bool(re.search(r"[/\\.]", name))
+        or os.path.exists(store.resolve_dir(name))
+    )
 
 
 def _resolve(name: str) -> Source:
@@ -134,16 +153,17 @@ def _resolve(name: str) -> Source:
     if name not in SOURCES and family == "bigbench" and re.fullmatch(r"\w+(/\w+)?", task):
         return bigbench.source(task)
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, [*SOURCES, *EMBEDDED, "jsonl:PATH"], 1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name, [*SOURCES, *EMBEDDED], 1, cutoff=0.0)[0]
         raise ValueError(f"unknown source {name!r}; did you mean {near!r}?")
     return SOURCES[name]
 
 
-def _drawn(name: str, split: str, n: int | None, seed: int, data_dir: Path | None, held: set[str]) -> list[Row]:
-    family, _, rest = name.partition(":")
-    if family == "synthetic":
+def _draw(
+    name: str, split: str, n: int | None, seed: int, data_dir: Path | None, held: set[str], mine: Row
+) -> list[Row]:
+    if name.partition(":")[0] == "synthetic":
         return _synthetic(name, split, n, seed)
-    rows = _own(rest, split) if family == "jsonl" else _pool(name, split, data_dir)
+    rows = _own(name, split, **mine) if is_own(name) else _pool(name, split, data_dir)
     rows = [row for row in rows if not held or question_key(row) not in held]
     if not rows:
         raise ValueError(f"{name} has no {split} questions")
@@ -163,13 +183,15 @@ def _synthetic(name: str, split: str, n: int | None, seed: int) -> list[Row]:
     return [row | {"meta": row["meta"] | {"split": split}} for row in embedded.problems(n, split, seed, chosen)]
 
 
-def _own(path: str, split: str) -> list[Row]:
-    file = str(store.resolve_dir(path))
-    rows = own.pool(file, split)
-    has_test = "{split}" not in file or Path(file.replace("{split}", "test")).is_file()
-    if split in ("train", "validation") and has_test:
-        rows = drop_shared(rows, own.pool(file, "test"))
-    return [row | {"meta": {"source": f"jsonl:{path}", "split": split, **row["meta"]}} for row in rows]
+def _own(name: str, split: str, **how: Any) -> list[Row]:
+    check_split(name, split, ("train", "validation", "test", "all"))
+    found = own.read(name, **how)
+    if found.refused:
+        raise ValueError(found.refused)
+    if found.faults:
+        count = f"{len(found.faults):,} of {len(found.faults) + len(found.rows):,} rows"
+        warnings.warn(f"{name}: {count} left out, the first: {': '.join(found.faults[0])}", stacklevel=5)
+    return [row | {"meta": {"source": name, "split": split, **row["meta"]}} for row in found.split(split)]
 
 
 def _pool(name: str, split: str, data_dir: Path | None) -> list[Row]:

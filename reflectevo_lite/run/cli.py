@@ -8,11 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from .. import __version__, store
 from ..generate import GIB
-from . import pipeline
+from . import params, pipeline
 from . import plan as planner
 from .memory import CARDS, card
 
@@ -20,6 +18,8 @@ from .memory import CARDS, card
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0 done, 1 a stage failed, 2 something to mend, 130 interrupted."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a Windows console does not know every sign
+        getattr(stream, "reconfigure", dict)(errors="replace")
     try:
         return args.command(args) or 0
     except pipeline.Failure as error:
@@ -51,12 +51,15 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "the notebooks in order, through papermill")
     plan = command("plan", _plan, "what a run would do; nothing is loaded")
+    check = command("check", _check, "what a run would understand of your own data; nothing is generated")
+    check("params", metavar="SOURCE", help="a file or folder of questions, hub:OWNER/NAME, or a params file")
     for add in (run, plan):
         add("params", help="a file such as params/tiny_cpu.yaml")
+        add("--notebooks", help="folder of the notebooks (default: ./notebooks)")
+        add("--with", dest="beyond", metavar="NAMES", help=f"also notebooks/beyond/: {','.join(pipeline.BEYOND)}")
+    for add in (run, plan, check):
         pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
         add("-p", dest="overrides", help="override a parameter", **pair)
-        add("--with", dest="beyond", metavar="NAMES", help=f"also notebooks/beyond/: {','.join(pipeline.BEYOND)}")
-        add("--notebooks", help="folder of the notebooks (default: ./notebooks)")
     run("--only", help="some notebooks, e.g. 02,03")
     run("--force", action="store_true", help="redo the chosen notebooks and all after them")
     plan("--gpu", help="plan for this card, e.g. T4, L4, A100 80GB, H100 (default: the one that is here)")
@@ -89,11 +92,36 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _asked(args: argparse.Namespace) -> pipeline.Plan:
-    try:
-        overrides = {name: yaml.safe_load(value) for name, value in args.overrides}
-    except yaml.YAMLError as error:
-        raise pipeline.UserError(f"-p: {' '.join(str(error).split())}") from error
-    return pipeline.make_plan(pipeline.load_params(args.params, overrides), args.notebooks)
+    plan = pipeline.make_plan(pipeline.load_params(args.params, _overrides(args)), args.notebooks)
+    if not store.stage_finished(plan.run_dir, params.DATA):
+        _show_data(plan.values)
+    return plan
+
+
+def _overrides(args: argparse.Namespace) -> dict[str, Any]:
+    names = [name for name, _ in args.overrides]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise pipeline.UserError(f"-p {twice[0]} is there twice")
+    return {name: pipeline.read_yaml(value, f"-p {name}") for name, value in args.overrides}
+
+
+def _check(args: argparse.Namespace) -> None:
+    named = {"sources": [args.params]}
+    if args.params.endswith((".yaml", ".yml")):
+        named = pipeline.load_params(args.params)
+    asked = params.checked(named | _overrides(args))
+    if not _show_data(params.defaults() | {"n_train": 0, "n_test": 0, "model": None} | asked):
+        print("No source of your own: nothing to check.")
+
+
+def _show_data(values: dict[str, Any]) -> str:
+    from .. import data
+
+    said, fine = data.check(values)
+    print(said, end="\n" if said else "")
+    if not fine:
+        raise pipeline.UserError("these data cannot be used: mend the faulty rows, or map other columns")
+    return said
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -5,8 +5,10 @@ A parameter stands in the first notebook that uses it; later ones read it from t
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -32,7 +34,7 @@ class BadParameter(ValueError):
 
 
 class Parameter(NamedTuple):
-    """One parameter. `kind`: int, float, bool, str, names (a list of strings) or price (a number, or a pair of them)."""
+    """One parameter. `kind`: int, float, bool, str, mapping, names (a list of strings) or price (one or two numbers)."""
 
     name: str
     default: Any
@@ -53,7 +55,8 @@ class Parameter(NamedTuple):
         limits = {"from": self.low, "above": self.above, "to": self.high}
         ends = [f"{word} {end:,.10g}" for word, end in limits.items() if end is not None]
         what = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-        what |= {"names": "a list of names", "price": "dollars, or [dollars in, dollars out]"}
+        what |= {"names": "a list of names, such as [a, b]", "price": "dollars, or [dollars in, dollars out]"}
+        what |= {"mapping": "a mapping such as {question: Frage, answer: Antwort}"}
         return " ".join([what[self.kind], *ends]) + (", or null" if self.empty else "")
 
 
@@ -64,12 +67,13 @@ def _row(name: str, default: Any, kind: str, notebooks: str | tuple[str, ...], h
 _BATCH, _RATE = {"low": 1}, {"above": 0, "high": 1}
 _ROWS = (
     _row("run_dir", "artifacts/tiny_cpu", "str", (*STAGES, *BEYOND), "where everything of the run goes"),
-    _row("sources", ["synthetic"], "names", DATA, "where questions come from"),
+    _row("sources", ["synthetic"], "names", DATA, "where questions come from: docs/sources.md"),
     _row("test_sources", None, "names", DATA, "where test questions come from; null: the same", empty=True),
+    _row("columns", None, "mapping", DATA, "what the columns of your own files mean; null: guessed", empty=True),
     _row("n_train", 4000, "int", DATA, "training questions of each source", low=1),
     _row("n_test", 1200, "int", DATA, "held-out questions of each source", low=1),
     _row("data_dir", None, "str", DATA, "a folder with local copies of published sets", empty=True),
-    _row("shown_tests", 3, "int", DATA, "asserts that an MBPP prompt shows", low=0),
+    _row("shown_tests", 3, "int", DATA, "asserts that a code prompt shows", low=0),
     _row("seed", 0, "int", DATA, "of every draw in the run", low=0, high=2**32 - 1),
     _row("model", "tiny", "str", ROLLOUTS, "tiny, a hub id, or a local folder"),
     _row("n_rollout", 1000, "int", ROLLOUTS, "training questions of a round", low=1),
@@ -143,12 +147,15 @@ def _checked(name: str, value: Any) -> Any:
         raise BadParameter(f"no notebook has a parameter {name!r}: {hint}")
     found = _as_kind(p, value)
     if found is None and not (value is None and p.empty):
-        raise BadParameter(f"{name}: {value!r} is not {p.range} ({p.help})")
+        said = "null" if value is None else str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
+        raise BadParameter(f"{name}: {said} is not {p.range} ({p.help})")
     return found
 
 
 def _as_kind(p: Parameter, value: Any) -> Any:
     """The value as the parameter's kind; None if it cannot be one or is out of range."""
+    if p.kind == "mapping":
+        return value if isinstance(value, dict) and value else None
     if p.kind == "bool":
         return value if isinstance(value, bool) else None
     if p.kind == "str":
@@ -165,11 +172,10 @@ def _as_kind(p: Parameter, value: Any) -> Any:
 
 
 def _number(p: Parameter, value: Any) -> int | float | None:
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
-            value = float(value) if p.kind != "int" else int(value)
-        except ValueError:
-            return None
+    for read in (int, float) if isinstance(value, str) else ():  # YAML 1.1 reads 1e-4 as text
+        with contextlib.suppress(ValueError):
+            value = read(value)
+            break
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     if (p.kind == "int" and value != int(value)) or (p.above is not None and value <= p.above):

@@ -6,6 +6,8 @@ A finished notebook is skipped; an interrupted one is executed again and finds i
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -82,18 +84,57 @@ class Plan(NamedTuple):
 def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """A params file as one flat mapping, with command-line overrides on top. Raises UserError."""
     path = Path(path)
-    if not path.is_file():
-        known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"{path} is no params file" + (f"; there are {', '.join(known)}" if known else ""))
+    if not os.path.isfile(path):
+        known = sorted(str(p) for p in (path if os.path.isdir(path) else path.parent).glob("*.yaml"))
+        what = f"{path} is {'a folder, not a' if os.path.isdir(path) else 'no'} params file"
+        raise UserError(what + (f"; there are {', '.join(known)}" if known else ""))
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+        params = read_yaml(path.read_bytes().decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(params, dict):
-        raise UserError(f"{path} must be a mapping of parameter names to values, not a {type(params).__name__}")
+        what = f"is a {type(params).__name__.replace('str', 'text')}" if params is not None else "is empty"
+        raise UserError(f"{path} {what}: a params file maps names to values, a line each, such as k: 6")
     return {"run_dir": f"artifacts/{path.stem}"} | params | (overrides or {})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its traps: no key twice, no 010 that means 8, no 1:30 that means 90."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for i, (key, _) in enumerate(node.value):
+            if any(key.value == other.value for other, _ in node.value[:i]):
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number, text = super().construct_yaml_int(node), str(node.value)
+        if re.match(r"[-+]?0[0-7_]|.*:", text):
+            said = f"YAML reads {text} as {number}: write {number}, or {text} without its {':' if ':' in text else '0'}"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def read_yaml(text: str, place: str) -> Any:
+    """A YAML text as a value. Raises UserError, in one line that names the place, for one that is not clear."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark, said = (
+            getattr(error, "problem_mark", None),
+            [getattr(error, "context", None), getattr(error, "problem", None)],
+        )
+        problem = (
+            "nested too deeply" if isinstance(error, RecursionError) else ", ".join(filter(None, said)) or str(error)
+        )
+        place += f", line {mark.line + 1}" if mark else ""
+        remedy = "; indent with spaces, never with tabs" if "\\t" in problem else ""
+        raise UserError(f"{place}: {' '.join(problem.split())}{remedy}") from error
 
 
 def make_plan(params: dict[str, Any], notebooks: str | Path | None = None) -> Plan:

@@ -30,7 +30,12 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
     Raises BadParameter for a value that is not possible, BadRunDir for a place that cannot hold a run, and
     ChangedParameters, naming each, if the run was made with other values, data or model files.
     """
-    own = checked({name: given.get(name, default) for name, default in defaults(notebook).items()})
+    from .. import data
+
+    own = {name: given.get(name, default) for name, default in defaults(notebook).items()}
+    for name in ("sources", "test_sources"):  # a DataFrame becomes a file
+        own |= {name: [*map(data.source_name, own[name])]} if isinstance(own.get(name), list) else {}
+    own = checked(own)
     run = Run(store.run_dir(own["run_dir"]))
     recorded = run.params()
     check_recorded(run, recorded, notebook, own)

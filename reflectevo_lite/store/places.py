@@ -19,7 +19,7 @@ def project_root() -> Path:
 
 def resolve_dir(path: str | Path) -> Path:
     """An absolute path; a relative one is meant from the project's root, wherever a notebook runs."""
-    return (project_root() / Path(path).expanduser()).resolve()
+    return Path(os.path.realpath(project_root() / os.path.expanduser(path)))  # resolve() raises for a link to itself
 
 
 def run_dir(asked: str | Path) -> Path:

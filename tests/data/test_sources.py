@@ -473,7 +473,6 @@ def test_fewer_rows_than_asked_for_is_said(mirror):
         ("bigbench:causal_judgement", "bigbench:causal_judgment"),
         ("mbpp:sanitised", "mbpp:sanitized"),
         ("math:", "math"),
-        ("json", "jsonl:PATH"),
     ],
 )
 def test_unknown_sources_name_the_nearest(name, near):

@@ -45,7 +45,7 @@ def test_unknown_parameter_gets_one_line_with_the_nearest_name(toy, capsys):
     [
         (("-p", "sft_epochs", "[1, 2]"), "sft_epochs: [1, 2] is not a number above 0"),
         (("--with", "grpo,magic"), "no notebook 'magic'; there are grpo, resampling, transfer, gain"),
-        (("-p", "k", "[1"), "-p: while parsing"),
+        (("-p", "k", "[1"), "-p k, line 1: "),
         (("--only", "09"), "no notebook '09'; there are 01_data"),
     ],
 )
@@ -59,7 +59,7 @@ def test_missing_and_broken_params_files(toy, capsys):
     assert f"there are {toy / 'p.yaml'}" in capsys.readouterr().err
     (toy / "p.yaml").write_text("a: [1")
     assert call(toy, "run") == 2
-    assert "not valid YAML" in capsys.readouterr().err
+    assert "p.yaml, line 1: " in capsys.readouterr().err
 
 
 def test_run_skip_force_and_changed_parameters(toy, capsys):
