@@ -47,6 +47,7 @@ class Attempt(TypedDict):
     # none was (`grading.read`); not in old rows.
     read: NotRequired[str]
     options: NotRequired[list[float]]  # chosen by likelihood: log p of each option in nats, A first
+    trouble: NotRequired[str]  # what a server refused or left out of its reply (`generate.Completion`)
 
 
 class Reflection(TypedDict):
@@ -56,6 +57,7 @@ class Reflection(TypedDict):
     prompt: list[Message]
     text: str
     tokens: int
+    trouble: NotRequired[str]  # as an Attempt's
     turn2: Attempt
 
 
@@ -119,4 +121,5 @@ class EvalRow(TypedDict):
     options: NotRequired[list[float]]  # as an Attempt's, of turn 2
     read: NotRequired[list[str]]  # as an Attempt's: by turn, from turn 2 on, or of each sample; not in old rows
     truncated: NotRequired[list[bool]]  # likewise
+    trouble: NotRequired[str]  # of its reflections and attempts; a refused turn keeps the answer before it, for good
     samples: NotRequired[list[list[Any]]]  # control resample_vote: [answer, correct, tokens] of each fresh answer

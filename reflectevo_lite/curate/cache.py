@@ -17,7 +17,8 @@ class Cache:
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path else None
         rows = store.iter_jsonl(self.path) if self.path and self.path.exists() else ()
-        self.values: dict[str, Any] = {row["key"]: row["value"] for row in rows}
+        # an answer that was refused is asked for again
+        self.values: dict[str, Any] = {row["key"]: row["value"] for row in rows if row["value"] is not None}
 
     def answers(self, keys: Sequence[str], ask: Callable[[list[int]], list[Any]], batch: int = 512) -> list[Any]:
         """The answer to every key. `ask` gets the places of up to `batch` new keys at a time; its answers are kept."""

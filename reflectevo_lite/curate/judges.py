@@ -9,8 +9,10 @@ first, or last: it is asked in both orders, and if they disagree, the pair is a 
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import generate, prompts
 from ..generate import Engine, TransformersEngine
@@ -25,11 +27,12 @@ Price = float | Sequence[float]  # US dollars per million tokens: one for all, o
 
 
 def make_judge(
-    name: str, engine: Engine, *, url: str | None = None, model: str | None = None, cache_dir: str | Path | None = None,
-    usd_per_million_tokens: Price | None = None, max_usd: float | None = None,
+    name: str, engine: Engine | None, *, url: str | None = None, model: str | None = None, options: Any = None,
+    cache_dir: str | Path | None = None, usd_per_million_tokens: Price | None = None, max_usd: float | None = None,
 ) -> Judge:  # fmt: skip
     """The judge called `name`, keeping what it asked in `<cache_dir>/<name>.jsonl`. `engine` scores for "gain" and
-    "self". For "server", `model` at the OpenAI-compatible `url` answers, unless that may cost more than `max_usd`.
+    "self". For "server", `model` at the OpenAI-compatible `url` answers (`options`: see
+    `generate.ServerOptions`), unless that may cost more than `max_usd`.
     Raises ValueError for an unknown name and for a judge that lacks what it needs."""
     if name not in JUDGES:
         raise ValueError(f"unknown judge {name!r}; there are {', '.join(JUDGES)}")
@@ -39,10 +42,12 @@ def make_judge(
             raise ValueError("judge 'server' needs the name and the address of a model: set judge_model and judge_url")
         if max_usd is not None and usd_per_million_tokens is None:
             raise ValueError("judge_max_usd needs a price: set judge_usd_per_million_tokens as well")
-        reader = generate.ServerEngine(url, model)
+        reader = generate.ServerEngine(url, model, **options or {})
         return functools.partial(server_judge, reader, cache, price=usd_per_million_tokens, max_usd=max_usd)
     if not hasattr(engine, "score"):
-        raise ValueError(f"judge {name!r} scores text with a model in this process; choose 'server' for a remote one")
+        raise ValueError(
+            f"judge {name!r} scores text with a model in this process; with server_url set judge to server"
+        )
     return functools.partial(JUDGES[name], engine, cache)
 
 
@@ -62,12 +67,14 @@ def server_judge(
     engine: Engine, cache: Cache, pairs: Sequence[Pair], *, price: Price | None = None, max_usd: float | None = None
 ) -> list[float]:
     """The preference (±1) of a model that compares two reflections in words. Prints what it may cost, then asks
-    greedily; an interruption loses at most BATCH answers. Raises ValueError if the estimate exceeds `max_usd`."""
+    greedily; an interruption loses at most BATCH answers. A refused prompt counts as a tie and is asked again next
+    time. Raises ValueError if the estimate exceeds `max_usd`."""
+    tokens = getattr(getattr(engine, "options", None), "max_tokens", None) or ANSWER_TOKENS
     conversations = _both_orders(pairs, letter_only=False)
-    keys = [key(engine.name, ANSWER_TOKENS, c) for c in conversations]
+    keys = [key(engine.name, tokens, c) for c in conversations]
     new = {k: c for k, c in zip(keys, conversations, strict=True) if k not in cache.values}
     read = sum(-(-sum(len(m["content"]) for m in c) // 4) for c in new.values())  # tokens, at 4 characters each
-    written = ANSWER_TOKENS * len(new)
+    written = tokens * len(new)
     per_read, per_written = (price, price) if isinstance(price, int | float) else price or (0.0, 0.0)
     usd = (read * per_read + written * per_written) / 1e6
     print(
@@ -78,12 +85,16 @@ def server_judge(
     if max_usd is not None and usd > max_usd:
         raise ValueError(f"the judge may cost ${usd:.2f}, more than judge_max_usd ({max_usd}): nothing was asked")
 
-    def ask(places: list[int]) -> list[str]:
-        found = engine.generate([conversations[i] for i in places], max_new_tokens=ANSWER_TOKENS)
-        return [completions[0].text for completions in found]
+    troubles: Counter[str] = Counter()
 
-    verdicts = [parse_verdict(text) for text in cache.answers(keys, ask, BATCH)]
-    found = f"; {sum(v is not None for v in verdicts):,} of {len(verdicts):,} answers hold a verdict"
+    def ask(places: list[int]) -> list[str | None]:
+        found = [c for (c,) in engine.generate([conversations[i] for i in places], max_new_tokens=tokens)]
+        troubles.update(c.trouble for c in found if c.trouble)
+        return [None if generate.refused(c.lacks) else c.text for c in found]
+
+    verdicts = [parse_verdict(text or "") for text in cache.answers(keys, ask, BATCH)]
+    more = "".join(f"; {n:,} × {trouble}" for trouble, n in troubles.most_common(5))
+    found = f"; {sum(v is not None for v in verdicts):,} of {len(verdicts):,} answers hold a verdict{more}"
     return _agreed("server", [v or 0.0 for v in verdicts], found)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import prompts, store
-from ..generate import Completion, Engine, answer, graded, likeliest, scores_options
+from ..generate import Completion, Engine, answer, graded, likeliest, refused, scores_options
 from ..prompts import Mode
 from ..rows import Attempt, EvalRow, Problem
 from .reading import how_read
@@ -116,13 +116,19 @@ def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns
     for turn in range(2, turns + 1):
         everyone = how.mode == "intrinsic" or how.control == "accused"
         going = [i for i, attempt in enumerate(latest) if everyone or not attempt["correct"]]
+        going = [i for i in going if not refused(latest[i])]
         now = part._replace(first=latest).at(going)
         found = _one_stage(engine, now, setting, how.mode) if joined else _turn(engine, now, setting, how)
         for i, (reflection, attempt) in zip(going, found, strict=True):
-            latest[i] = attempt
             made[i].append(attempt)
             if turn == 2:
                 rows[i] = row_of(part.problems[i], part.first[i], attempt, reflection)
+            if said := attempt.get("trouble"):
+                rows[i]["trouble"] = "; ".join(filter(None, (rows[i].get("trouble"), said)))
+            if refused(attempt):  # there is no new answer; the one before stays, for good
+                attempt = latest[i] | {"trouble": said}
+                rows[i] |= {"turn2_correct": attempt["correct"], "turn2": None} if turn == 2 else {}
+            latest[i] = attempt
         for known, attempt in zip(correct, latest, strict=True):
             known.append(attempt["correct"])
     if turns > 2:
@@ -139,13 +145,16 @@ def _turn(engine: Engine, now: Asked, setting: Setting, how: Evaluation) -> list
         asked = [prompts.reflection_prompt(p, text, mode=how.mode) for p, text in pairs]
         found = engine.generate(asked, max_new_tokens=now.max_new_tokens, adapter=setting.reflector)
         written = [completions[0] for completions in found]
-    reflections = [c and c.text for c in written]
-    if how.control == "shuffled":
-        reflections = shuffled(reflections, now.seed)
-    asked = [prompts.retry_prompt(p, text, r, how.mode) for (p, text), r in zip(pairs, reflections, strict=True)]
+    read = shuffled(written, now.seed) if how.control == "shuffled" else written
+    ask = lambda p, text, c: [] if c and refused(c.lacks) else prompts.retry_prompt(p, text, c and c.text, how.mode)
+    asked = [ask(*pair, c) for pair, c in zip(pairs, read, strict=True)]  # an empty prompt is not asked
     second = answer(engine, now.problems, asked, max_new_tokens=now.max_new_tokens, adapter=setting.corrector)
-    spent = [a["tokens"] + (c.tokens if c else 0) for a, c in zip(second, written, strict=True)]
-    return [(r, a | {"tokens": n}) for r, a, n in zip(reflections, second, spent, strict=True)]
+    for attempt, own, c in zip(second, written, read, strict=True):
+        if own and c:
+            attempt["tokens"] += own.tokens
+            if both := "; ".join(filter(None, (attempt.get("trouble"), c.trouble))):
+                attempt["trouble"] = both
+    return [(c and c.text, attempt) for c, attempt in zip(read, second, strict=True)]
 
 
 def _one_stage(engine: Engine, now: Asked, setting: Setting, mode: Mode) -> list[tuple[str | None, Any]]:

@@ -217,11 +217,20 @@ class TransformersEngine(Engine):
         return Completion(text.strip(), limit if end is None else end + 1, end is None)
 
 
-def open_engine(model: str, *, server_url: str | None = None, answer_by: AnswerBy = "text", **loading: Any) -> Engine:
-    """An engine for `model`, loaded here (`loading`: see `load`) or asked of a server; `answer_by`: see `answer`.
-    ValueError for a bad `server_url`, and for a server that should answer by likelihood."""
+def open_engine(
+    model: str,
+    *,
+    server_url: str | None = None,
+    server_options: Any = None,
+    answer_by: AnswerBy = "text",
+    **loading: Any,
+) -> Engine:
+    """An engine for `model`, loaded here (`loading`: see `load`) or asked of a server (`server_options`: a mapping, see
+    `ServerOptions`); `answer_by`: see `answer`. ValueError for a bad address or option, and for a server that should
+    answer by likelihood."""
     check_answer_by(answer_by, server_url)
-    engine = ServerEngine(server_url, model) if server_url else TransformersEngine(models.load(model, **loading))
+    server = ServerEngine(server_url, model, **server_options or {}) if server_url else None
+    engine = server or TransformersEngine(models.load(model, **loading))
     engine.answer_by = answer_by
     return engine
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..rows import Message
 
 Adapter = str | Path | None
 AnswerBy = Literal["text", "likelihood", "likelihood_norm"]
+REFUSED = "refused"  # so begins the trouble of a completion that was never made
 
 
 class Completion(NamedTuple):
@@ -16,6 +17,17 @@ class Completion(NamedTuple):
     text: str
     tokens: int  # end of turn included
     truncated: bool  # the length limit cut it
+    trouble: str = ""  # why a server refused the prompt, or what its reply lacks ("; " in between)
+
+    @property
+    def lacks(self) -> dict[str, Any]:
+        """The trouble as a field of a row, if there is any."""
+        return {"trouble": self.trouble} if self.trouble else {}
+
+
+def refused(row: Any) -> bool:
+    """Whether the prompt of a row (an attempt, a reflection) was refused."""
+    return row.get("trouble", "").startswith(REFUSED)
 
 
 class Sampling(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from .. import prompts, store
 from ..grading import grade_readings, read
 from ..rows import Attempt, Message, Problem, Reflection, Rollout
-from .protocol import Adapter, Completion, Engine
+from .protocol import Adapter, Completion, Engine, refused
 
 
 class RolloutParams(NamedTuple):
@@ -80,7 +80,7 @@ def _check_found(
         found = {
             "problem": (row["id"], problem["id"]),
             "seed of the chunk (seed, chunk_size)": (row["seed"], how.seed),
-            "k": (len(row["reflections"]), 0 if row["turn1"]["correct"] else how.k),
+            "k": (len(row["reflections"]), how.k if _goes_on(row["turn1"]) else 0),
             "model": (Path(row["model"]).name, Path(engine.name).name),  # a run directory may be moved
             "adapter": (Path(row["adapter"] or "").name, Path(reflector or "").name),
         }
@@ -148,26 +148,32 @@ def graded(
     return [
         Attempt(
             prompt=prompt, completion=c.text, answer=grade.answer, correct=grade.correct, tokens=c.tokens,
-            truncated=c.truncated, read=reading.rule,
+            truncated=c.truncated, read=reading.rule, **c.lacks,
         )
         for prompt, c, grade, reading in both
     ]  # fmt: skip
 
 
+def _goes_on(attempt: Attempt) -> bool:
+    return not attempt["correct"] and not refused(attempt)
+
+
 def _chunk(engine: Engine, problems: list[Problem], how: RolloutParams, reflector: Adapter) -> list[Rollout]:
     limit = {"max_new_tokens": how.max_new_tokens}
     first = answer(engine, problems, [prompts.answer_prompt(p) for p in problems], **limit)
-    jobs = [i for i, attempt in enumerate(first) if not attempt["correct"] for _ in range(how.k)]
+    jobs = [i for i, attempt in enumerate(first) if _goes_on(attempt) for _ in range(how.k)]
     wrong = [(problems[i], first[i]["completion"]) for i in jobs]
     names = prompts.draw_instructions(len(jobs), how.seed, how.instructions, k=how.k)
     asked = [prompts.reflection_prompt(*attempt, name) for attempt, name in zip(wrong, names, strict=True)]
     drawn = engine.generate(asked, temperature=how.temperature, seed=how.seed, adapter=reflector, **limit)
     written = [found[0] for found in drawn]
-    retries = [prompts.retry_prompt(*attempt, c.text) for attempt, c in zip(wrong, written, strict=True)]
+    pairs = zip(wrong, written, strict=True)  # an empty prompt is not asked
+    retries = [[] if refused(c.lacks) else prompts.retry_prompt(*attempt, c.text) for attempt, c in pairs]
     second = answer(engine, [problem for problem, _ in wrong], retries, **limit)
     reflections: list[list[Reflection]] = [[] for _ in problems]
     for i, name, prompt, c, turn2 in zip(jobs, names, asked, written, second, strict=True):
-        reflections[i].append(Reflection(instruction=name, prompt=prompt, text=c.text, tokens=c.tokens, turn2=turn2))
+        said = {"instruction": name, "prompt": prompt, "text": c.text, "tokens": c.tokens, **c.lacks}
+        reflections[i].append(Reflection(**said, turn2=turn2))
     adapter = str(reflector) if reflector else None
     return [
         Rollout(id=p["id"], problem=p, turn1=turn1, reflections=own, model=engine.name, adapter=adapter, seed=how.seed)

@@ -6,7 +6,10 @@ Nothing is loaded from a network, so the page opens on a plane. `templates/repor
 from __future__ import annotations
 
 import base64
+import itertools
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ FIGURES = {  # file stem → caption, in the order of the page; other figures of
     "gain": "The gain of a reflection against its outcome",
     "tokens_accuracy": "What accuracy costs in tokens",
 }
+TROUBLE = re.compile("refused, [^:;]+|no (?:text(?:, only thoughts)?|token count|finish reason)")
 FEW = 200  # held-out questions below which a table deserves a warning
 
 
@@ -123,6 +127,20 @@ def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
     if not run.path("env.json").exists():
         yield "env.json is missing: versions and fingerprints are unknown."
     yield from evaluate.reading_warnings(metrics.get("reading", ()))
+    yield from health(run)
+
+
+def health(run: store.Run) -> Iterator[str]:
+    """What servers refused, or left out of their replies: a sentence for each kind, none if all is well."""
+    places = {"rollouts": "rollouts/train*", "first answers": "evals/turn1*", "second turns": "evals/*.*"}
+    for name, pattern in places.items():
+        seen, paths = Counter[str](), run.directory.glob(f"{pattern}.jsonl")
+        for row in itertools.chain.from_iterable(map(store.iter_jsonl, paths)):
+            told = row.get("reflections", ())
+            for part in [row.get("turn1", row), *told, *(r["turn2"] for r in told)]:
+                seen.update(["asked", *TROUBLE.findall(part.get("trouble", ""))])
+        share = f"of {(asked := seen.pop('asked', 0)):,} completions among the {name}"
+        yield from (f"{n:,} {share} ({100 * n / asked:.1f} %): {kind}." for kind, n in seen.most_common())
 
 
 def _figures(run: store.Run) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__, store
 from ..generate import GIB
-from . import params, pipeline
+from . import params, pipeline, servers
 from . import plan as planner
 from .memory import CARDS, card
 
@@ -150,12 +150,22 @@ def _run(args: argparse.Namespace) -> None:
 def _plan(args: argparse.Namespace) -> int:
     plan = _asked(args)
     stages = pipeline.choose(beyond=args.beyond)
+    try:
+        absent = servers.check(plan.values, stages)
+    except ValueError as error:  # a plan may be made before the server is up
+        print(f"reflectevo: {error}", file=sys.stderr)
+        absent = []
+    stages = [stage for stage in stages if stage not in absent]
     for stage in stages:
         print(f"{stage}  ({'finished' if store.stage_finished(plan.run_dir, stage) else 'to do'})")
         own = {name: value for name, value in plan.params[stage].items() if name != "run_dir"}
         print("".join(f"    {name} = {value!r}\n" for name, value in own.items()), end="")
     print(f"into {plan.run_dir}\n")
     facts = planner.Assumed(wrong=args.wrong, corrected=args.corrected)
+    if absent:  # nothing is loaded here
+        parts = planner.count(plan.values, stages, facts)
+        print("".join(f"{p.what:40s}{p.prompts:10,} prompts, about {p.tokens:,} tokens\n" for p in parts))
+        return 0
     found = planner.estimate(plan.values, stages, memory=args.gpu_memory, device=_card(args), facts=facts)
     print(planner.report(found))
     return 2 if found.fits is False else 0

@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
-from ..generate import AnswerBy
+from ..generate import AnswerBy, ServerOptions
 from ..store import STAGES
 
 DATA, ROLLOUTS, SFT, DPO, ROUNDS, ANALYSIS = STAGES
@@ -34,7 +34,8 @@ class BadParameter(ValueError):
 
 
 class Parameter(NamedTuple):
-    """One parameter. `kind`: int, float, bool, str, mapping, names (a list of strings) or price (one or two numbers)."""
+    """One parameter. `kind`: int, float, bool, str, mapping, names (a list of strings), price (one or two numbers)
+    or options (see `generate.ServerOptions`)."""
 
     name: str
     default: Any
@@ -56,7 +57,7 @@ class Parameter(NamedTuple):
         ends = [f"{word} {end:,.10g}" for word, end in limits.items() if end is not None]
         what = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
         what |= {"names": "a list of names, such as [a, b]", "price": "dollars, or [dollars in, dollars out]"}
-        what |= {"mapping": "a mapping such as {question: Frage, answer: Antwort}"}
+        what |= {"mapping": "a mapping such as {question: Frage, answer: Antwort}", "options": "a mapping"}
         return " ".join([what[self.kind], *ends]) + (", or null" if self.empty else "")
 
 
@@ -80,6 +81,7 @@ _ROWS = (
     _row("k", 6, "int", ROLLOUTS, "reflections sampled for each wrong answer", low=1, high=1000),
     _row("instructions", "all", "names", ROLLOUTS, "the pool: all, identifiers, or patterns such as 1-*-*"),
     _row("server_url", None, "str", ROLLOUTS, "an OpenAI-compatible server that generates instead", empty=True),
+    _row("server_options", None, "options", ROLLOUTS, "how it is asked: docs/servers.md", empty=True),
     _row("load_in_4bit", False, "bool", ROLLOUTS, "NF4 weights, in generation and in training"),
     _row("backend", "auto", "str", ROLLOUTS, "who trains", choices=("auto", "unsloth", "transformers")),
     _row("temperature", 1.0, "float", ROLLOUTS, "of sampled reflections", above=0, high=10),
@@ -88,7 +90,8 @@ _ROWS = (
     _row("chunk_size", 250, "int", ROLLOUTS, "questions written at a time: the unit of resume", low=1),
     _row("judge", "gain", "str", ROLLOUTS, "who prefers for D^pref", choices=("gain", "self", "server")),
     _row("judge_model", None, "str", ROLLOUTS, "the judge's name on its server", empty=True),
-    _row("judge_url", None, "str", ROLLOUTS, "the judge's OpenAI-compatible server", empty=True),
+    _row("judge_url", None, "str", ROLLOUTS, "its OpenAI-compatible server; null: server_url", empty=True),
+    _row("judge_options", None, "options", ROLLOUTS, "how it is asked: docs/servers.md", empty=True),
     _row("judge_usd_per_million_tokens", None, "price", ROLLOUTS, "its price, for the estimate", low=0, empty=True),
     _row("judge_max_usd", None, "float", ROLLOUTS, "what it may cost at most", low=0, empty=True),
     _row("drop_leaks", True, "bool", ROLLOUTS, "leave out reflections that state the answer"),
@@ -145,7 +148,10 @@ def _checked(name: str, value: Any) -> Any:
         near = difflib.get_close_matches(name, TABLE, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TABLE)}"
         raise BadParameter(f"no notebook has a parameter {name!r}: {hint}")
-    found = _as_kind(p, value)
+    try:
+        found = _as_kind(p, value)
+    except ValueError as error:
+        raise BadParameter(f"{name}: {error}") from None
     if found is None and not (value is None and p.empty):
         said = "null" if value is None else str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
         raise BadParameter(f"{name}: {said} is not {p.range} ({p.help})")
@@ -165,6 +171,9 @@ def _as_kind(p: Parameter, value: Any) -> Any:
             return value if isinstance(p.default, str) and value.strip() else None
         named = isinstance(value, list) and all(isinstance(v, str) and v.strip() for v in value)
         return value if named and (value or not p.default) else None
+    if p.kind == "options" and value is not None:
+        ServerOptions.of(value)
+        return dict(value)
     if p.kind == "price" and isinstance(value, list | tuple):
         both = [_number(p, v) for v in value]
         return both if len(both) == 2 and None not in both else None

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from .. import generate, store
+from . import servers
 from .params import ANALYSIS, BEYOND, DATA, DPO, ROLLOUTS, ROUNDS, SFT, checked, defaults
 from .record import check_recorded
 
@@ -175,8 +176,13 @@ def _stage(word: str, known: tuple[str, ...]) -> str:
 def run_plan(
     plan: Plan, *, only: str | None = None, beyond: str | None = None, force: bool = False, say: Any = print
 ) -> dict[str, float]:
-    """Execute the plan and return seconds by stage (0 for skipped ones). Raises ChangedParameters, InUse and Failure."""
+    """Execute the plan and return seconds by stage (0 for skipped ones). Raises ChangedParameters, InUse and Failure,
+    and what `servers.check` raises."""
     stages, seconds = choose(only, beyond), dict[str, float]()
+    to_do = [stage for stage in stages if force or not store.stage_finished(plan.run_dir, stage)]
+    absent = servers.check(plan.values, to_do, say)
+    if not (stages := [stage for stage in stages if stage not in absent]):
+        raise UserError("nothing is left to run: where only a server has the weights, run --only 01,02,06")
     with _locked(plan.run_dir):
         if force:
             moved = set_aside(plan.run_dir, stages)

@@ -11,8 +11,10 @@ import yaml
 from .. import generate, store
 from ..store import Run
 from .params import TABLE, checked, defaults
+from .servers import with_judge
 
 NOT_COMPARED = frozenset({"run_dir", "other_seeds"})  # where the run lies, what is read beside it
+SENT = ("extra_body", "top_p", "stop", "max_tokens")  # what of a server's options may change the rows
 
 
 class Params(SimpleNamespace):
@@ -50,16 +52,22 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
         text = yaml.safe_dump(recorded | {notebook: kept}, sort_keys=True, allow_unicode=True)
         store.write_text(run.path("run.yaml"), text)
     store.record_environment(run, found)
-    return run, Params(**values)
+    return run, Params(**with_judge(values))
 
 
 def check_recorded(run: Run, recorded: Mapping[str, Any], notebook: str, own: Mapping[str, Any]) -> None:
     """Raise ChangedParameters if a notebook's parameters differ from those that it ran with in this directory."""
     before = defaults(notebook) | recorded.get(notebook, own)
-    changed = [name for name in own if name not in NOT_COMPARED and before[name] != own[name]]
+    changed = [n for n in own if n not in NOT_COMPARED and _matters(n, before[n]) != _matters(n, own[n])]
     if changed:
         said = "; ".join(f"{name} was {before[name]!r}, is {own[name]!r}" for name in changed)
         raise _changed(run, f"parameters ({said}). Choose")
+
+
+def _matters(name: str, value: Any) -> Any:
+    """What of a value may change the rows; a server may have moved, and may be asked less at a time."""
+    options = {key: (value or {}).get(key) for key in SENT} if name.endswith("_options") else None
+    return bool(value) if name in ("server_url", "judge_url") else options or value
 
 
 def _check_inputs(run: Run, recorded: Mapping[str, Any], found: Mapping[str, Any]) -> None:

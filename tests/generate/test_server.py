@@ -8,74 +8,29 @@ import pickle
 import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import misbehaving
 import pytest
+from conftest import ScriptedEngine
+from misbehaving import SECRET, Misbehaving, reply
 
-from reflectevo_lite import prompts
+from reflectevo_lite import curate, prompts, read, store
 from reflectevo_lite.embedded import tasks as synthetic
-from reflectevo_lite.generate import engines, models, rollouts, server
+from reflectevo_lite.evaluate import Asked, Evaluation, Setting, evaluate, first_turns
+from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.generate.server import ServerEngine, ServerError
 
-SECRET = "sk-never-to-be-seen-0123456789"
 ASKED = [[{"role": "user", "content": f"question {i}"}] for i in range(12)]
-
-
-def reply(text="said", finish="stop", tokens=3):
-    message = {"role": "assistant", "content": text}
-    choice = {"message": message, "finish_reason": finish}
-    return json.dumps({"choices": [choice], "usage": {"completion_tokens": tokens}})
-
-
-class Misbehaving:
-    """A loopback server: `script(number, body)` gives (status, headers, text) or None for silence; all is recorded."""
-
-    def __init__(self, script):
-        self.script, self.seen, self.busy, self.most = script, [], 0, 0
-        self.lock, outer = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def _answer(self):
-                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
-                with outer.lock:
-                    outer.seen.append((time.monotonic(), self.path, body, dict(self.headers)))
-                    number = len(outer.seen)
-                    outer.busy += 1
-                    outer.most = max(outer.most, outer.busy)
-                found = outer.script(number, body)
-                with outer.lock:
-                    outer.busy -= 1
-                if found is None:
-                    self.close_connection = True
-                    return
-                status, headers, text = found
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            do_POST = do_GET = _answer
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
     """Nobody waits long for another try."""
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    monkeypatch.setattr(server, "MALFORMED_PAUSES_S", (0.01, 0.01, 0))
 
 
 @pytest.fixture
@@ -84,12 +39,13 @@ def serve():
 
     def start(script, **kwargs):
         running.append(Misbehaving(script))
-        return running[-1], ServerEngine(running[-1].url, "tiny", **({"retries": 3} | kwargs))
+        engine = ServerEngine(running[-1].url, "tiny", **({"retries": 3} | kwargs))
+        engine.probed = True  # the tests count requests
+        return running[-1], engine
 
     yield start
     for one in running:
-        one.http.shutdown()
-        one.http.server_close()
+        one.close()
 
 
 def test_answers_come_in_order_and_no_more_than_allowed_are_under_way(serve):
@@ -147,13 +103,24 @@ def test_tokens_are_a_number_whatever_the_server_says(serve, tmp_path, usage):
 @pytest.mark.parametrize(
     ("change", "want"),
     [
-        ({"message": {"content": None}}, ("", 3, False)),
-        ({"message": {"content": ""}}, ("", 3, False)),
-        ({"message": {}}, ("", 3, False)),
-        ({"message": {"content": "half \ud83d a pair"}}, ("half ? a pair", 3, False)),
-        ({"finish_reason": None}, ("said", 3, False)),
-        ({"finish_reason": 7}, ("said", 3, False)),
-        ({"finish_reason": "length"}, ("said", 3, True)),
+        ({"message": {"content": None}}, ("", 3, False, "no text")),
+        ({"message": {"content": ""}}, ("", 3, False, "no text")),
+        ({"message": {}}, ("", 3, False, "no text")),
+        ({"message": {"content": "half \ud83d a pair"}}, ("half ? a pair", 3, False, "")),
+        ({"finish_reason": None}, ("said", 3, False, "no finish reason")),
+        ({"finish_reason": 7}, ("said", 3, False, "no finish reason")),
+        ({"finish_reason": "length"}, ("said", 3, True, "")),
+        *(
+            ({"message": {"content": None, field: "Let me see."}}, ("", 3, False, "no text, only thoughts"))
+            for field in ("reasoning", "reasoning_content")
+        ),
+        ({"message": {"content": "4", "reasoning": "2 + 2"}}, ("4", 3, False, "")),
+        ({"message": {"content": "<think>2 + 2</think>\n4"}}, ("4", 3, False, "")),
+        ({"message": {"content": "2 + 2</think>4"}}, ("4", 3, False, "")),
+        ({"message": {"content": "<think>2 +"}, "finish_reason": "length"}, ("", 3, True, "no text, only thoughts")),
+        ({"message": {"content": [{"type": "thinking"}, {"type": "text", "text": "4"}]}}, ("4", 3, False, "")),
+        ({"message": {"content": None, "refusal": "No."}}, ("", 3, False, "refused, by the model: No.")),
+        ({"finish_reason": "content_filter"}, ("", 3, False, "refused, content filter: the answer was held back")),
     ],
     ids=str,
 )
@@ -166,25 +133,25 @@ def test_what_a_reply_leaves_out_counts_as_empty(serve, change, want, as_json):
 
 def test_a_reply_without_a_finish_reason_was_not_cut(serve):
     said = json.loads(reply())
-    del said["choices"][0]["finish_reason"]
+    del said["choices"][0]["finish_reason"], said["usage"]
     _, engine = serve(lambda *_: (200, {}, json.dumps(said)))
-    assert engine.generate(ASKED[:1]) == [[("said", 3, False)]]
+    assert engine.generate(ASKED[:1]) == [[("said", 0, False, "no token count; no finish reason")]]
 
 
 @pytest.mark.parametrize("reply", ['{"choices": null}', '{"choices": [{}]}', '{"choices": [{"message": 3}]}', "hello"])
 def test_what_is_no_reply_is_an_error_in_one_line(serve, reply):
     server, engine = serve(lambda *_: (200, {}, reply))
-    with pytest.raises(ServerError, match=r"/v1 does not speak the chat protocol .* is server_url right\?") as caught:
+    with pytest.raises(ServerError, match=r"/v1 does not speak the chat protocol, .*is server_url right\?") as caught:
         engine.generate(ASKED[:1])
-    assert len(server.seen) == 3 and "\n" not in str(caught.value)
+    assert len(server.seen) == 4 and "\n" not in str(caught.value)
 
 
 def test_after_a_failure_the_engine_answers_again_and_nothing_goes_on_asking(serve):
     def script(number, body):
-        return (400, {}, "no") if body["messages"] == ASKED[0] else (503, {}, "")
+        return (404, {}, "no") if body["messages"] == ASKED[0] else (503, {}, "")
 
     server, engine = serve(script, concurrency=4, retries=1000)
-    with pytest.raises(ServerError, match="400"):
+    with pytest.raises(ServerError, match="404"):
         engine.generate(ASKED[:4])
     time.sleep(0.3)
     asked = len(server.seen)
@@ -250,7 +217,7 @@ def test_a_server_that_is_gone_is_named_in_one_line_and_ends_the_rest():
 
 @pytest.mark.parametrize(
     ("status", "remedy"),
-    [(400, "answers 400: no"), (401, "variable OPENAI_API_KEY"), (404, "'tiny' the name"), (422, "422")],
+    [(401, "variable OPENAI_API_KEY"), (402, "answers 402: no"), (404, "'tiny' the name"), (308, "it points to")],
 )
 def test_a_refusal_is_final_and_says_what_to_do(serve, status, remedy):
     server, engine = serve(lambda *_: (status, {}, "no"))
@@ -260,7 +227,7 @@ def test_a_refusal_is_final_and_says_what_to_do(serve, status, remedy):
 
 
 def test_one_failure_stops_what_has_not_begun(serve):
-    server, engine = serve(lambda number, _: (400, {}, "no") if number == 1 else (200, {}, reply()), concurrency=1)
+    server, engine = serve(lambda number, _: (404, {}, "no") if number == 1 else (200, {}, reply()), concurrency=1)
     with pytest.raises(ServerError):
         engine.generate(ASKED * 20)
     time.sleep(0.1)
@@ -330,6 +297,131 @@ def test_an_adapter_is_asked_for_by_its_served_name(serve, tmp_path):
     assert [body["model"] for _, _, body, _ in server.seen if body] == ["reflector", "other"]
     with pytest.raises(ServerError, match=r"'corrector'.*--lora-modules corrector=.*serves tiny, reflector"):
         engine.generate(ASKED[:1], adapter=tmp_path / "corrector")
+
+
+@pytest.fixture
+def proxy(serve, monkeypatch):
+    """A server that answers as if it were any other."""
+    one, _ = serve(lambda *_: (200, {}, reply()))
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, one.url.removesuffix("/v1"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    return one
+
+
+def test_a_proxy_stands_between_but_never_before_loopback(proxy, serve, monkeypatch):
+    far = ServerEngine("http://far.invalid/v1", "tiny", retries=0, timeout_s=3)
+    assert "answers as tiny" in far.probe() and proxy.seen[0][1] == "http://far.invalid/v1/chat/completions"
+    monkeypatch.setenv("ALL_PROXY", "socks4://nowhere:1")
+    near, engine = serve(lambda *_: (200, {}, reply()))
+    assert engine.probe() and len(near.seen) == 1 and len(proxy.seen) == 1
+    with pytest.raises(ServerError, match="proxy or certificate settings cannot be used"):
+        far.probe()
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy"),
+    [("far.invalid", "invalid"), ("[100::1]", "100::1"), ("[100::1]", "[100::1]"), ("[100::1]", "100::/64")],
+)
+def test_no_proxy_is_honoured_with_ipv6_too(proxy, monkeypatch, host, no_proxy):
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    with pytest.raises(ServerError, match=r"cannot be reached|does not answer"):
+        ServerEngine(f"http://{host}/v1", "tiny", retries=0, timeout_s=1).probe()
+    assert not proxy.seen
+
+
+def test_a_missing_certificate_file_is_one_line(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(ServerError, match=r"certificate settings cannot be used.*No such file"):
+        ServerEngine("https://far.invalid/v1", "tiny").probe()
+
+
+def test_options_become_what_is_sent(serve, monkeypatch):
+    monkeypatch.setenv("TEAM_KEY", f" {SECRET} ")
+    server, engine = serve(
+        lambda *_: (400, {}, f"no {SECRET}"), served_model="llama", top_p=0.9, stop=["END"], seed=False, max_tokens=99,
+        max_tokens_name="max_completion_tokens", headers={"api-key": "$TEAM_KEY", "X-Team": "blue"},
+    )  # fmt: skip
+    [[completion]] = engine.generate(ASKED[:1], max_new_tokens=9)
+    _, _, body, headers = server.seen[0]
+    assert body["max_completion_tokens"] == 99 and "max_tokens" not in body and "seed" not in body
+    assert (body["model"], body["top_p"], body["stop"]) == ("llama", 0.9, ["END"])
+    assert headers["api-key"] == SECRET and headers["X-Team"] == "blue"
+    assert completion.trouble == "refused, status 400: no ***" and SECRET not in str(vars(engine))
+    monkeypatch.delenv("TEAM_KEY")
+    with pytest.raises(ServerError, match="the environment has no 'TEAM_KEY'"):
+        engine.generate(ASKED[:1])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return misbehaving.undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.parametrize("case", misbehaving.CASES, ids=lambda case: case.came)
+def test_whatever_comes_a_run_ends_as_it_should_and_goes_on(case, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    misbehaving.check(case, tmp_path, undisturbed)
+
+
+class Refusing(ScriptedEngine):
+    """Refuses the first reflection it is asked for, and the first second turn after that."""
+
+    def _one(self, conversation, seed):
+        return super()._one(conversation, seed) if conversation else ""
+
+    def generate(self, conversations, **how):
+        found = super().generate(conversations, **how)
+        for i, c in enumerate(conversations):
+            kind = (
+                "turn 2"
+                if len(c) > 1 and prompts.RETRY_WITH_REFLECTION in c[-1]["content"]
+                else "reflection"
+                if len(c) > 1
+                else None
+            )
+            if not c:
+                found[i] = [engines.Completion("", 0, False, "refused, not asked: so")]
+            elif kind and kind not in self.refused:
+                self.refused[kind] = c
+                found[i] = [engines.Completion("", 0, False, "refused, too long: so")]
+        return found
+
+
+@pytest.fixture
+def refusing():
+    problems = synthetic.problems(30, "train", seed=3)
+    engine = Refusing(problems)
+    engine.refused = {}
+    return engine, problems
+
+
+def test_refused_reflections_and_turns_are_kept_and_trained_on_never(refusing, tmp_path):
+    engine, problems = refusing
+    out = store.Run(tmp_path).path("rollouts", "train.jsonl")
+    rows = list(rollouts.generate_rollouts(engine, problems, out, k=2, progress=False))
+    reflections = [r for row in rows for r in row["reflections"]]
+    first = reflections[0]
+    assert first["trouble"] == "refused, too long: so" and first["text"] == "" and first["turn2"]["prompt"] == []
+    assert first["turn2"]["trouble"].startswith("refused, not asked") and not first["turn2"]["correct"]
+    assert [r["turn2"].get("trouble") for r in reflections[1:]].count("refused, too long: so") == 1
+    assert all(row["reflection"]["text"] for row in curate.d_plus(rows))
+    assert len([*read.health(store.Run(tmp_path))]) == 2
+    again = rollouts.generate_rollouts(engine, problems, out, k=2, progress=False)
+    assert list(again) == rows
+
+
+@pytest.mark.parametrize("mode", ["oracle", "intrinsic"])
+@pytest.mark.parametrize("control", [None, "shuffled"])
+def test_a_refused_second_turn_keeps_the_first_answer(refusing, tmp_path, mode, control):
+    engine, problems = refusing
+    first = first_turns(engine, problems, tmp_path / "turn1.jsonl", max_new_tokens=96)
+    turns = 2 if control else 3
+    found = evaluate(engine, Asked(problems, first, tmp_path), Setting("s"), Evaluation("s", mode, control), turns)
+    lost = [row for row in found if row.get("trouble", "").startswith("refused")]
+    assert len(lost) >= 2 and all(r["turn2"] is None and r["turn2_correct"] == r["turn1_correct"] for r in lost)
+    assert all(len(r.get("turn_tokens", [])) <= 1 for r in lost)  # asked no more
+    assert sum("too long" in r["trouble"] for r in lost) == 2
 
 
 def test_many_greedy_copies_are_refused(serve):
