@@ -60,6 +60,7 @@ ANSWER_FORMAT = {
     "math": "Think step by step. End with a line that says 'Answer: ' and the final result in \\boxed{}.",
     "text": "Think step by step. End with a line that says 'Answer: ' and the answer in as few words as possible.",
     "exact": "Think step by step. End with a line that says 'Answer: ' and the result alone.",
+    "scored": "Think step by step. End with 'Answer: ' and the answer alone, in the form that was asked for.",
     "code": "Think first, then write the complete function in one Python code block.",
 }
 ANSWER_ONLY = "Give only the final answer, without any steps, as a line that says 'Answer: ' and the answer."
@@ -117,16 +118,39 @@ def draw_instructions(n: int, seed: int, pool: Sequence[str] = POOL, *, k: int =
 
 
 def answer_prompt(problem: Problem) -> list[Message]:
-    """Turn 1: the question and the form of the answer."""
-    return [_user(f"{question_text(problem)}\n\n{ANSWER_FORMAT[problem['grader']]}")]
+    """Turn 1: the worked examples, if the problem has any, then the question and the form of the answer."""
+    return [*problem.get("shots", []), _ask(problem)]
+
+
+def worked(problem: Problem) -> list[Message]:
+    """A question and its answer as a worked example: `meta.worked` if it has that, else the gold answer."""
+    return [_ask(problem), _said(problem["meta"].get("worked") or gold_completion(problem))]
+
+
+def gold_completion(problem: Problem) -> str:
+    """The gold answer in the form that the answer prompt asks for, without steps."""
+    answer = gold_answer(problem)
+    if problem["grader"] == "code":
+        return f"```python\n{answer.strip()}\n```"
+    return f"Answer: \\boxed{{{answer}}}" if problem["grader"] == "math" else f"Answer: {answer}"
+
+
+def gold_answer(problem: Problem) -> str:
+    """The gold answer as a model would state it (the first if several are accepted)."""
+    answer = problem["answer"]
+    return answer if isinstance(answer, str) else answer[0]
 
 
 def reflection_prompt(
     problem: Problem, attempt: str, instruction: str = "generic", mode: Mode = "oracle"
 ) -> list[Message]:
-    """Ask for a reflection on `attempt`; `instruction` is a key of `INSTRUCTIONS`."""
-    asked = [VERDICT[mode], INSTRUCTIONS[instruction], *([NOTHING_WRONG] if mode == "intrinsic" else []), LIMITS]
-    return _after(problem, attempt, " ".join(asked))
+    """Ask for a reflection on `attempt`; `instruction` is a key of `INSTRUCTIONS`. Its examples are reflections."""
+    doubt = [NOTHING_WRONG] if mode == "intrinsic" else []
+    asked, generic = (" ".join([VERDICT[mode], INSTRUCTIONS[i], *doubt, LIMITS]) for i in (instruction, "generic"))
+    shown = list[Message]()
+    for shot in problem.get("reflection_shots", []):
+        shown += [_user(shot["question"]), _said(shot["attempt"]), _user(generic), _said(shot["reflection"])]
+    return [*shown, _ask(problem), _said(attempt), _user(asked)]
 
 
 def retry_prompt(problem: Problem, attempt: str, reflection: str | None, mode: Mode = "oracle") -> list[Message]:
@@ -182,7 +206,15 @@ def _retry(reflection: str | None, mode: Mode) -> str:
 
 
 def _after(problem: Problem, attempt: str, asked: str) -> list[Message]:
-    return [*answer_prompt(problem), {"role": "assistant", "content": attempt}, _user(asked)]
+    return [*answer_prompt(problem), _said(attempt), _user(asked)]
+
+
+def _ask(problem: Problem) -> Message:
+    return _user(f"{question_text(problem)}\n\n{ANSWER_FORMAT[problem['grader']]}")
+
+
+def _said(content: str) -> Message:
+    return {"role": "assistant", "content": content}
 
 
 def _user(content: str) -> Message:

@@ -25,12 +25,14 @@ class Problem(TypedDict):
     # The gold answer as its grader expects it: a letter (choice), LaTeX or a number (math), a string or a list of
     # accepted strings (text), reference code (code), a string (exact).
     answer: str | list[str]
-    grader: Literal["choice", "math", "text", "code", "exact"]
+    grader: Literal["choice", "math", "text", "code", "exact", "scored"]  # scored: by reasoning-gym, of meta.entry
     choices: NotRequired[list[str]]  # option texts; the first is A
     tests: NotRequired[list[str]]  # code: assert statements that grade
     shown_tests: NotRequired[list[str]]  # code: the asserts that the prompt may show
     setup: NotRequired[str]  # code: runs after the candidate, before the tests
     context: NotRequired[str]  # passage or dialogue that the question is about
+    shots: NotRequired[list[Message]]  # worked examples, said before the question
+    reflection_shots: NotRequired[list[dict[str, str]]]  # said before a reflection: question, attempt, reflection
     meta: dict[str, Any]  # source, url, licence, split, and what a source adds
 
 
@@ -69,6 +71,7 @@ class Rollout(TypedDict):
     turn1: Attempt
     reflections: list[Reflection]
     model: str  # model name or path
+    dtype: NotRequired[str | None]  # of its weights; None if a server alone knows
     adapter: str | None  # the Reflector's adapter; None for the base model
     seed: int
 

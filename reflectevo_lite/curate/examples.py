@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import prompts
-from ..rows import Message, PreferenceRow, Problem, RewardRow, Rollout, SFTRow
+from ..rows import Message, PreferenceRow, RewardRow, Rollout, SFTRow
 from .sets import PairRow, PlusRow
 
 
@@ -49,7 +49,7 @@ def redo(row: PlusRow) -> SFTRow:
 def qa(rollout: Rollout) -> SFTRow:
     """Question → gold answer, right or wrong at turn 1: the paper's SFT baseline, without any reflection."""
     problem = rollout["problem"]
-    return _example(rollout, "none", prompts.answer_prompt(problem), completion=_said(gold_completion(problem)))
+    return _example(rollout, "none", prompts.answer_prompt(problem), completion=_said(prompts.gold_completion(problem)))
 
 
 def preference(row: PairRow) -> PreferenceRow:
@@ -69,20 +69,6 @@ def reward(rollout: Rollout) -> RewardRow | None:
 
 FORMS: dict[str, Callable[[Any], Any]]
 FORMS = {form.__name__: form for form in (reflector, corrector, one_stage, star, redo, qa, preference, reward)}
-
-
-def gold_completion(problem: Problem) -> str:
-    """The gold answer in the form that the answer prompt asks for, without steps."""
-    answer = gold_answer(problem)
-    if problem["grader"] == "code":
-        return f"```python\n{answer.strip()}\n```"
-    return f"Answer: \\boxed{{{answer}}}" if problem["grader"] == "math" else f"Answer: {answer}"
-
-
-def gold_answer(problem: Problem) -> str:
-    """The gold answer as a model would state it (the first if several are accepted)."""
-    answer = problem["answer"]
-    return answer if isinstance(answer, str) else answer[0]
 
 
 def _asks_for_reflection(row: Any) -> list[Message]:

@@ -13,7 +13,6 @@ from ..generate import TransformersEngine
 from ..rows import Reflection, Rollout
 from .agreement import interval, resampled_counts
 from .cache import Cache, scores
-from .examples import gold_answer
 
 Item = tuple[Rollout, Reflection]
 
@@ -31,7 +30,7 @@ def score_gold(
 ) -> list[float]:
     """log p(gold answer) in nats after each attempt and the text of a reflection on it (None: no reflection)."""
     conversations = [prompts.answer_only_prompt(r["problem"], r["turn1"]["completion"], text) for r, text in asked]
-    return scores(engine, conversations, [f"Answer: {gold_answer(r['problem'])}" for r, _ in asked], cache)
+    return scores(engine, conversations, [f"Answer: {prompts.gold_answer(r['problem'])}" for r, _ in asked], cache)
 
 
 def gain_items(rollouts: Sequence[Rollout]) -> list[Item]:

@@ -7,7 +7,8 @@ from .check import check
 from .files import SourceMissing
 from .loading import EMBEDDED, describe, drop_shared, is_own, load, load_many, sources_markdown
 from .own import source_name
+from .shots import with_shots
 from .sources import SOURCES
 
 __all__ = ["EMBEDDED", "SOURCES", "SourceMissing", "check", "describe", "drop_shared", "is_own", "load", "load_many",
-           "source_name", "sources_markdown"]  # fmt: skip
+           "source_name", "sources_markdown", "with_shots"]  # fmt: skip

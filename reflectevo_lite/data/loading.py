@@ -4,6 +4,7 @@
     load("mbpp:sanitized", "train", data_dir="mirror")     a version of a set, from a local mirror
     load("bbh:snarks")                                     a task of a collection
     load("synthetic:arithmetic", "train", n=100)           the embedded tasks; no network, no files
+    load("reasoning_gym:gcd?max_value=20", n=100)          a generator, graded by its own scorer; see reasoning.py
     load("mine.csv", "test")                               your own rows; a folder; hub:owner/name; a DataFrame
 
 A train question that the test split holds too is dropped (comparing question, context and options, normalised); rows of
@@ -23,7 +24,7 @@ from typing import Any
 
 from .. import embedded, store
 from ..rows import Problem
-from . import own
+from . import own, reasoning
 from .base import Row, Source, check_split, question_key
 from .files import SourceMissing, rows_of
 from .sources import SOURCES, bigbench, mbpp
@@ -104,6 +105,9 @@ def sources_markdown() -> str:
         rows.append((name, home, one.hub, one.licence, one.published, one.rule, one.grader, one.tested))
     rule, here = "by the question's hash", "this package"
     rows.append(("synthetic[:<family>]", here, "", "Apache-2.0", "unlimited", rule, "exact, choice", "as it is"))
+    rows.append(
+        ("reasoning_gym:<task>", reasoning.URL, "", "Apache-2.0", "103 generators", rule, "scored", "the package")
+    )
     name, mine = "PATH, hub:OWNER/NAME[:CONFIG][@PART]", "[your own](data.md): a file, a folder, a hub set"
     rule = "by column, by file name, else a quarter is test, by the question's hash and the seed"
     rows.append((name, mine, "", "yours", "yours", rule, "any", "invented files, good and bad; a stand-in for the hub"))
@@ -134,12 +138,12 @@ def _checked(sources: Sequence[Any], n: int | None, shown_tests: int) -> list[st
 
 
 def _is_published(name: str) -> bool:
-    return name.partition(":")[0] != "synthetic" and not is_own(name)
+    return name.partition(":")[0] not in ("synthetic", reasoning.NAME) and not is_own(name)
 
 
 def is_own(name: str) -> bool:
     """Whether a source is a path or a hub set; a published set goes before a file of its name."""
-    if name.partition(":")[0] in {"synthetic", "", *(source.folder for source in SOURCES.values())}:
+    if name.partition(":")[0] in {"synthetic", reasoning.NAME, "", *(source.folder for source in SOURCES.values())}:
         return False
     return (
         name.startswith(("jsonl:", "hub:"))
@@ -153,7 +157,7 @@ def _resolve(name: str) -> Source:
     if name not in SOURCES and family == "bigbench" and re.fullmatch(r"\w+(/\w+)?", task):
         return bigbench.source(task)
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, [*SOURCES, *EMBEDDED], 1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name, [*SOURCES, *EMBEDDED, "reasoning_gym:TASK"], 1, cutoff=0.0)[0]
         raise ValueError(f"unknown source {name!r}; did you mean {near!r}?")
     return SOURCES[name]
 
@@ -163,6 +167,8 @@ def _draw(
 ) -> list[Row]:
     if name.partition(":")[0] == "synthetic":
         return _synthetic(name, split, n, seed)
+    if name.partition(":")[0] == reasoning.NAME:
+        return reasoning.problems(name, split, n, seed)
     rows = _own(name, split, **mine) if is_own(name) else _pool(name, split, data_dir)
     rows = [row for row in rows if not held or question_key(row) not in held]
     if not rows:

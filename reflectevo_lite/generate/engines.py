@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from ..rows import Message
 from . import models, sizes
+from .chat import TEMPLATE, stop_tokens
 from .protocol import Adapter, AnswerBy, Completion, Engine, Sampling
 from .server import ServerEngine
 
@@ -31,8 +32,9 @@ class TransformersEngine(Engine):
         self.model: Any = loaded.model
         self.tokenizer: Any = loaded.tokenizer
         self.name, self.backend = loaded.name, loaded.backend
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
         self.adapters = models.Adapters(self.model)
-        self.stops = models.stop_tokens(self.model, self.tokenizer)
+        self.stops = stop_tokens(self.model, self.tokenizer)
         self.batch_tokens = batch_tokens or sizes.fitting_batch_tokens(self.model)
         misfit = decoding.misfit(self.model)
         self.fallback: Batching = "generate" if misfit else "padded"
@@ -42,7 +44,7 @@ class TransformersEngine(Engine):
 
     def encode(self, conversation: list[Message], completion: str | None = None) -> list[int]:
         """Token ids of a prompt as the model's chat template lays it out, thinking modes switched off."""
-        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **models.TEMPLATE}
+        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **TEMPLATE}
         text = self.tokenizer.apply_chat_template(conversation, **options)
         return self.tokenizer(text + (completion or ""), add_special_tokens=False)["input_ids"]
 
@@ -217,20 +219,16 @@ class TransformersEngine(Engine):
         return Completion(text.strip(), limit if end is None else end + 1, end is None)
 
 
-def open_engine(
-    model: str,
-    *,
-    server_url: str | None = None,
-    server_options: Any = None,
-    answer_by: AnswerBy = "text",
-    **loading: Any,
-) -> Engine:
-    """An engine for `model`, loaded here (`loading`: see `load`) or asked of a server (`server_options`: a mapping, see
-    `ServerOptions`); `answer_by`: see `answer`. ValueError for a bad address or option, and for a server that should
+def open_engine(model: str, p: Any = None, **settings: Any) -> Engine:
+    """An engine for `model`, loaded here (see `load`), or asked of the server at `server_url` (`server_options`: a
+    mapping, see `ServerOptions`). `p`: a run's parameters, of which `answer_by` (see `answer`) and those of `LoadParams`
+    count; `settings` are other values of these. ValueError for a bad address or option, and for a server that should
     answer by likelihood."""
-    check_answer_by(answer_by, server_url)
-    server = ServerEngine(server_url, model, **server_options or {}) if server_url else None
-    engine = server or TransformersEngine(models.load(model, **loading))
+    answer_by: AnswerBy = settings.pop("answer_by", getattr(p, "answer_by", "text"))
+    url, options = settings.pop("server_url", None), settings.pop("server_options", None)
+    check_answer_by(answer_by, url)
+    server = ServerEngine(url, model, **options or {}) if url else None
+    engine = server or TransformersEngine(models.load(model, models.LoadParams.of(p), **settings))
     engine.answer_by = answer_by
     return engine
 

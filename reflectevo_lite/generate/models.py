@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import store
+from . import sizes
+from .chat import stop_tokens, tokenizer
+from .weights import remedy, resolve
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TINY = "tiny"  # the embedded model's name in params
-TEMPLATE = {"enable_thinking": False}  # what chat templates are told, in generation and in training alike (Qwen-3)
+SMALL = 50_000_000  # parameters up to which weights stay in a processor's caches: bfloat16 would only round
 BACKENDS = ("auto", "unsloth", "transformers")
 _print_once = functools.cache(print)
 
@@ -39,18 +41,26 @@ class Loaded(NamedTuple):
     backend: str
 
 
+class LoadParams(NamedTuple):
+    """How a model is loaded; the names are those of a run's parameters."""
+
+    dtype: str = "auto"  # see `pick_dtype`
+    load_in_4bit: bool = False
+    backend: str = "auto"
+    chat_template: str | None = None  # see `chat.tokenizer`
+    system_prompt: str | None = None
+
+    @classmethod
+    def of(cls, p: Any) -> LoadParams:
+        """From a run's parameters, or whatever has some of the fields."""
+        return cls(**{name: getattr(p, name) for name in cls._fields if hasattr(p, name)})
+
+
 class Choice(NamedTuple):
     """Whether Unsloth trains models in this process, and why."""
 
     unsloth: bool
     why: str
-
-
-def resolve(name: str) -> str:
-    """The hub id or absolute path behind a model name; "tiny" is the embedded model."""
-    if name == TINY:
-        return str(Path(__file__).parents[1] / "embedded" / "model")
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def choose_backend(backend: str = "auto") -> Choice:
@@ -91,59 +101,49 @@ def _unsloth(need_cuda: bool) -> Choice:
 
 def load(
     name: str,
+    how: LoadParams | None = None,
     *,
-    dtype: str = "auto",
-    load_in_4bit: bool = False,
     device: str | None = None,
-    backend: str = "auto",
     max_length: int = 4096,
     for_training: bool = False,
     full_finetuning: bool = False,
+    **settings: Any,
 ) -> Loaded:
     """Load a causal language model to generate with, or to train: LoRA adapters, or all weights by `full_finetuning`.
 
-    `dtype`: "float32", "bfloat16", "float16" or "auto" (see `pick_dtype`; float32 for full fine-tuning, since steps of
-    1e-6 vanish in 16 bits). Unsloth is for training alone, of `max_length` tokens: its models fill no cache they are
+    `settings` are fields of `how`. dtype "auto" is `pick_dtype`'s, but float32 for full fine-tuning, since steps of
+    1e-6 vanish in 16 bits. Unsloth is for training alone, of `max_length` tokens: its models fill no cache they are
     handed. Prints the backend and why. Raises ValueError for a missing model or a backend that does not work.
     """
-    if full_finetuning and load_in_4bit:
+    how = (how or LoadParams())._replace(**settings)
+    if full_finetuning and how.load_in_4bit:
         raise ValueError("full_finetuning cannot hold its weights in 4 bits: set load_in_4bit: false")
-    choice = choose_backend("transformers" if device == "cpu" and backend == "auto" else backend)
+    choice = choose_backend("transformers" if device == "cpu" and how.backend == "auto" else how.backend)
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of reading a file
     path, device = resolve(name), device or ("cuda" if torch.cuda.is_available() else "cpu")
-    number = getattr(torch, "float32" if full_finetuning and dtype == "auto" else pick_dtype(dtype, device))
     try:
-        tokenizer = _tokenizer(path)
+        words = tokenizer(path, how, name)
+        small = for_training or device != "cpu" or sizes.about(path) <= SMALL
+        dtype = "float32" if full_finetuning and how.dtype == "auto" else pick_dtype(how.dtype, device, small)
+        number = getattr(torch, dtype)
         if choice.unsloth and for_training:
             used, why = "Unsloth", choice.why
-            model = _load_unsloth(path, number, load_in_4bit, max_length, full_finetuning)
+            model = _load_unsloth(path, number, how.load_in_4bit, max_length, full_finetuning)
         else:
             used, why = "transformers", f"{choice.why} trains" if choice.unsloth else choice.why
-            model = _load_plain(path, number, load_in_4bit, device)
+            model = _load_plain(path, number, how.load_in_4bit, device)
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"cannot load model {name!r}: {reason} (a local folder works offline)") from error
+        raise ValueError(f"cannot load model {name!r}: {reason} ({remedy(name)})") from error
     if not for_training:
         model.eval()
-    model.generation_config.eos_token_id = stop_tokens(model, tokenizer)
-    precision = f"{'NF4, computing in ' if load_in_4bit else ''}{str(number).removeprefix('torch.')}"
-    says = f"{used} on {device}, {precision} ({why})"
+    model.generation_config.eos_token_id = stop_tokens(model, words)
+    says = f"{used} on {device}, {'NF4, computing in ' if how.load_in_4bit else ''}{dtype} ({why})"
     _print_once(f"{name}: {says}", flush=True)
-    return Loaded(model, tokenizer, name, says)
-
-
-def _tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """transformers' own tokenizer on both backends: Unsloth's mends chat templates."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
-    return tokenizer
+    return Loaded(model, words, name, says)
 
 
 def _load_plain(path: str, dtype: Any, load_in_4bit: bool, device: str) -> PreTrainedModel:
@@ -183,31 +183,17 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a turn: of the generation configuration, the tokenizer, and the chat template."""
-    # published configurations may lack the template's (early Gemma-2: `<end_of_turn>`), and the model would talk on
-    configured = model.generation_config.eos_token_id
-    found = configured if isinstance(configured, list) else [configured]
-    return sorted({i for i in [*found, tokenizer.eos_token_id, end_of_turn(tokenizer)] if i is not None})
-
-
-def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that follows an assistant's message in the chat template; None if there is none."""
-    if not tokenizer.chat_template:
-        return None
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
-    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("reply")[2]
-    ids, added = tokenizer(after, add_special_tokens=False)["input_ids"], tokenizer.added_tokens_decoder
-    return next((i for i in ids if i in added and added[i].special), None)
-
-
-def pick_dtype(dtype: str, device: str) -> str:
-    """Resolve "auto" for a device: bfloat16 if the GPU computes it natively, float16 on older GPUs, float32 on CPU."""
+def pick_dtype(dtype: str, device: str, small: bool = True) -> str:
+    """Resolve "auto" for a device: on a GPU bfloat16 if it computes it natively, float16 if it is older; on a CPU
+    float32, but bfloat16 to generate with a model that is not `small`, where the processor computes in it."""
     import torch
 
-    if dtype != "auto" or device == "cpu":
-        return "float32" if dtype == "auto" else dtype
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if dtype != "auto":
+        return dtype
+    if device != "cpu":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    able = {"avx512_bf16", "amx_bf16"} & {name for name, there in torch.cpu.get_capabilities().items() if there}
+    return "bfloat16" if able and not small else "float32"
 
 
 class Adapters:
@@ -260,16 +246,3 @@ def adapter_name(path: str | Path) -> str:
     """A name for an adapter directory that PEFT accepts and that changes with the weights."""
     stamp = (Path(path) / "adapter_model.safetensors").stat()
     return "a" + hashlib.sha256(f"{Path(path).resolve()}|{stamp.st_mtime_ns}|{stamp.st_size}".encode()).hexdigest()[:12]
-
-
-def fingerprint(name: str) -> str:
-    """A short hash of a local model's configuration and weights; a hub id is returned as it is."""
-    folder = Path(resolve(name))
-    if not folder.is_dir():
-        return name
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("config.json"), *folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
-        digest.update(file.name.encode())
-        with file.open("rb") as handle:
-            hashlib.file_digest(handle, lambda: digest)  # goes on with the same digest, block by block
-    return digest.hexdigest()[:16]

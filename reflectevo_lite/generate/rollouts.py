@@ -81,6 +81,7 @@ def _check_found(
             "problem": (row["id"], problem["id"]),
             "seed of the chunk (seed, chunk_size)": (row["seed"], how.seed),
             "k": (len(row["reflections"]), how.k if _goes_on(row["turn1"]) else 0),
+            "dtype": (row.get("dtype", now := getattr(engine, "dtype", None)), now),
             "model": (Path(row["model"]).name, Path(engine.name).name),  # a run directory may be moved
             "adapter": (Path(row["adapter"] or "").name, Path(reflector or "").name),
         }
@@ -175,8 +176,9 @@ def _chunk(engine: Engine, problems: list[Problem], how: RolloutParams, reflecto
         said = {"instruction": name, "prompt": prompt, "text": c.text, "tokens": c.tokens, **c.lacks}
         reflections[i].append(Reflection(**said, turn2=turn2))
     adapter = str(reflector) if reflector else None
+    made = {"model": engine.name, "dtype": getattr(engine, "dtype", None), "adapter": adapter, "seed": how.seed}
     return [
-        Rollout(id=p["id"], problem=p, turn1=turn1, reflections=own, model=engine.name, adapter=adapter, seed=how.seed)
+        Rollout(id=p["id"], problem=p, turn1=turn1, reflections=own, **made)
         for p, turn1, own in zip(problems, first, reflections, strict=True)
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .models import resolve
+from .weights import resolve
 
 GIB = 1 << 30
 BATCH_TOKENS = {"cpu": 65_536, "cuda": 131_072}  # rows × (prompt + new tokens) of a batch in generation
@@ -45,8 +45,8 @@ KNOWN = {name: Shape(*map(json.loads, cells)) for name, *cells in csv.reader(_LI
 def shape_of(name: str) -> Shape:
     """The shape of a model by name. Raises ValueError if no folder, table entry or hub cache has it."""
     path = resolve(name)
-    if name in KNOWN and not Path(path).is_dir():
-        return KNOWN[name]
+    if path in KNOWN and not Path(path).is_dir():
+        return KNOWN[path]
     from transformers import AutoConfig
 
     try:
@@ -55,6 +55,17 @@ def shape_of(name: str) -> Shape:
         remedy = f"give a folder with the config.json of a model that transformers knows, or one of {', '.join(KNOWN)}"
         raise ValueError(f"the size of model {name!r} is not known: {remedy}") from error
     return shape_from_config(config.to_dict())
+
+
+def about(path: str) -> float:
+    """Roughly how many weights a model has, by its configuration; infinity if its dimensions cannot be read."""
+    from transformers import AutoConfig
+
+    try:
+        s = _dimensions(AutoConfig.from_pretrained(path).get_text_config())
+        return s.hidden * (s.layers * (4 * s.hidden + 3 * s.intermediate) + s.vocab)
+    except AttributeError:
+        return float("inf")
 
 
 def shape_from_config(config: Mapping[str, Any]) -> Shape:

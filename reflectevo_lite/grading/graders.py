@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from ..rows import Problem
 from .choice import read_choice
-from .math_pool import same_math
+from .math_pool import same_math, scores_full
 from .math_reply import read_math
 from .program import read_code
-from .replies import CUT, MAX_CHARS, Reading, own_reply, plain_form, read_exact, read_text, same_exact
+from .replies import CUT, MAX_CHARS, Reading, own_reply, plain_form, read_exact, read_scored, read_text, same_exact
 
 _FIRM = ("box", "tag", "call", "code block")  # rules that see where the answer ends
 _NO_MARKS = str.maketrans("", "", string.punctuation)
@@ -59,7 +59,7 @@ def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
 
 
 def grade(problem: Problem, completion: str, truncated: bool = False) -> Grade:
-    """Grades one completion by `problem["grader"]`: choice, math, text, code or exact, on what `read` reads.
+    """Grades one completion by `problem["grader"]`: choice, math, text, code, exact or scored, on what `read` reads.
 
     Raises ValueError for an unknown grader, but never for a completion: anything (nothing, megabytes, null bytes) is
     graded.
@@ -83,9 +83,9 @@ def grade_many(problems: Sequence[Problem], completions: Sequence[str], **how: A
 def grade_readings(
     problems: Sequence[Problem], readings: Sequence[Reading], *, workers: int | None = None, progress: bool = True
 ) -> list[Grade]:
-    """Grades what `read` has read, in order. Math and code are judged in `workers` threads (default: one per core) with
+    """Grades what `read` has read, in order. Math, code and scored are judged in `workers` threads (default: one per core) with
     a progress bar, each waiting for a process of its own; the other graders take microseconds and run here."""
-    slow = [i for i, problem in enumerate(problems) if problem["grader"] in ("math", "code")]
+    slow = [i for i, problem in enumerate(problems) if problem["grader"] in ("math", "code", "scored")]
     grades = {i: _judged(problems[i], readings[i]) for i in set(range(len(problems))).difference(slow)}
     if slow:
         from tqdm.auto import tqdm
@@ -108,6 +108,7 @@ _READ: dict[str, Callable[[Problem, str], Reading]] = {
     "text": lambda problem, reply: read_text(reply),
     "code": lambda problem, reply: read_code(reply, problem.get("tests") or []),
     "exact": lambda problem, reply: read_exact(reply, str(problem["answer"])),
+    "scored": lambda problem, reply: read_scored(reply, str(problem["answer"])),
 }
 _IS_RIGHT: dict[str, Callable[[Problem, str], bool]] = {
     "choice": lambda problem, letter: letter == str(problem["answer"]).strip().upper(),
@@ -115,7 +116,13 @@ _IS_RIGHT: dict[str, Callable[[Problem, str], bool]] = {
     "text": lambda problem, answer: text_scores(problem["answer"], answer)[0] == 1.0,
     "code": _passes,
     "exact": lambda problem, answer: same_exact(str(problem["answer"]), answer),
+    "scored": lambda problem, answer: answer == problem["answer"] or _scored(problem, answer),
 }
+
+
+def _scored(problem: Problem, answer: str) -> bool:
+    meta, gold = problem["meta"], problem["answer"] or None
+    return scores_full(meta["generator"], {**problem, "answer": gold, "metadata": meta["entry"]}, answer)
 
 
 def text_scores(golds: str | Sequence[str], prediction: str) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""Are two mathematical answers the same? Asked of worker processes: reused, and killed if a comparison takes too long.
+"""Are two mathematical answers the same, or does reasoning-gym's scorer accept one? Asked of worker processes, which
+are reused, and killed if they take too long.
 
 `multiprocessing` would import the caller's `__main__` again, which fails from notebooks and stdin, and a signal would
 work in the main thread only. So a worker is a plain `python math_worker.py` that is sent JSON lines, and a timer kills
@@ -24,6 +25,7 @@ START_S = 90.0  # for importing sympy, on a busy machine
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _WORKER = str(Path(__file__).with_name("math_worker.py"))
 _idle: list[subprocess.Popen] = []  # append and pop are safe among threads
+_POOLS: dict[str, list[subprocess.Popen]] = {"math": _idle, "scored": []}
 
 
 def same_math(gold: str, candidate: str) -> bool:
@@ -42,10 +44,18 @@ def same_math(gold: str, candidate: str) -> bool:
     if max(len(gold), len(candidate)) > MAX_CHARS:
         return False
     start = time.monotonic()
-    answer = _ask(gold, candidate)
+    answer = _ask("math", [gold, candidate])
     if not answer and time.monotonic() - start < LIMIT_S / 2:  # it died by itself, or of the last timer
-        answer = _ask(gold, candidate)
+        answer = _ask("math", [gold, candidate])
     return answer == "true"
+
+
+def scores_full(generator: list, entry: object, answer: str) -> bool:
+    """True if reasoning-gym's `generator` ([task, configuration]) gives an answer to `entry` its full score.
+
+    At most 4 s, then False; the first call starts a worker, about 2 s more. RuntimeError without the package.
+    """
+    return _ask("scored", [generator, entry, answer[-MAX_CHARS:]]) == "true"
 
 
 def _digits(text: str) -> str:
@@ -54,29 +64,29 @@ def _digits(text: str) -> str:
     return "-" + digits if text[0] == "-" and digits != "0" else digits
 
 
-def _ask(gold: str, candidate: str) -> str:
+def _ask(kind: str, message: object) -> str:
     """`true`, `false`, or nothing if the worker died or was killed."""
     try:
-        worker = _idle.pop()
+        worker = _POOLS[kind].pop()
     except IndexError:
-        worker = _start()
+        worker = _start(kind)
     answer = ""
     try:
         with contextlib.suppress(OSError):
-            worker.stdin.write(json.dumps([gold, candidate]) + "\n")
+            worker.stdin.write(json.dumps(message) + "\n")
             worker.stdin.flush()
             answer = _read(worker, LIMIT_S)
     finally:  # after Ctrl-C its answer would be the next one's
         if answer:
-            _idle.append(worker)
+            _POOLS[kind].append(worker)
         else:
             _end(worker)
     return answer
 
 
-def _start() -> subprocess.Popen:
+def _start(kind: str) -> subprocess.Popen:
     worker = subprocess.Popen(
-        [sys.executable, "-P", "-X", "utf8", _WORKER],
+        [sys.executable, "-P", "-X", "utf8", _WORKER, kind],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -85,7 +95,7 @@ def _start() -> subprocess.Popen:
     )
     if _read(worker, START_S) != "ready":
         _end(worker)
-        raise RuntimeError(f"no math worker starts; look at: {sys.executable} -c 'import math_verify'")
+        raise RuntimeError(f"no {kind} worker starts; look at: {sys.executable} -P {_WORKER} {kind} < {os.devnull}")
     return worker
 
 
@@ -105,4 +115,6 @@ def _end(worker: subprocess.Popen) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # the pipes belong to the parent
+    os.register_at_fork(
+        after_in_child=lambda: [pool.clear() for pool in _POOLS.values()]
+    )  # the pipes belong to the parent

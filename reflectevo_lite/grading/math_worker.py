@@ -9,6 +9,7 @@ Limits: symbolic work has no limit in here: the parent kills this process. Decim
 Different known units are different answers; they are never converted. Unions are compared interval by interval."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -418,15 +419,27 @@ def _tiny_and_different(left, right) -> bool:
 
 
 # ------------------------------------------------------------------ process
-def _answer(line: str) -> bool:
+@functools.cache
+def _generator(made: str):
+    """reasoning-gym's generator, `[task, configuration]` in JSON: its scorer may look at its configuration."""
+    import reasoning_gym
+
+    task, config = json.loads(made)
+    return reasoning_gym.create_dataset(task, **config)
+
+
+def _answer(line: str, scored: bool) -> bool:
     try:
-        return same(*json.loads(line))
+        if not scored:
+            return same(*json.loads(line))
+        made, entry, answer = json.loads(line)
+        return bool(_generator(json.dumps(made)).score_answer(answer, entry) == 1.0)
     except Exception:  # whatever sympy raises on nonsense: not the same
         return False
 
 
 def main() -> None:
-    """Says `ready` once math-verify is imported, then one line for each line."""
+    """Says `ready` once math-verify (`scored`: reasoning-gym, whose scorers compute what they read) is imported, then one line for each line."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what sympy prints must not pass for an answer
     logging.disable(logging.CRITICAL)
@@ -435,11 +448,14 @@ def main() -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     alarm = getattr(signal, "alarm", lambda seconds: None)  # not handled: the system ends the process
-    _verify("1", "x")
+    if scored := "scored" in sys.argv:
+        import reasoning_gym  # noqa: F401
+    else:
+        _verify("1", "x")
     print("ready", file=out, flush=True)
     for line in sys.stdin:
         alarm(ORPHAN_S)
-        print(json.dumps(_answer(line)), file=out, flush=True)
+        print(json.dumps(_answer(line, scored)), file=out, flush=True)
         alarm(0)
 
 

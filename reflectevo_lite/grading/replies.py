@@ -177,6 +177,17 @@ def read_exact(text: str, gold: str) -> Reading:
     return Reading(line, "last line") if alike else reading
 
 
+def read_scored(text: str, gold: str) -> Reading:
+    """What is announced last, as it stands (all the rest, if the gold answer has several lines), else the last line."""
+    text = own_reply(text)
+    if not (found := statements(text)):
+        return read_text(text)
+    said = text[found[-1].end :] if "\n" in gold else found[-1].said
+    said = said.strip().removeprefix("```").removesuffix("```").strip()
+    said = said if gold.endswith(said[-1:]) else unwrap(said)
+    return Reading(said or None, found[-1].rule if said else EMPTY)
+
+
 def _form(text: str) -> str:
     """Numbers as 9, words as a, the rest as it is: `3 and 4` as `9 a 9`."""
     text = re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", "a", re.sub(r"-?\d+(?:[.,]\d+)*", "9", plain_form(text)))

@@ -1,7 +1,7 @@
 """How a run is asked for and carried out: parameters, notebooks in order, the plan, the doctor, the bench, the command.
 
-Notebooks enter by `open_run`; everybody else by the command `reflectevo` (cli.py).
+Notebooks enter by `open_run` and `open_engine`; everybody else by the command `reflectevo` (cli.py).
 """
 
 from .params import BadParameter
-from .record import Params, open_run
+from .record import Params, open_engine, open_run

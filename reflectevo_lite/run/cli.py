@@ -53,11 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     plan = command("plan", _plan, "what a run would do; nothing is loaded")
     check = command("check", _check, "what a run would understand of your own data; nothing is generated")
     check("params", metavar="SOURCE", help="a file or folder of questions, hub:OWNER/NAME, or a params file")
-    for add in (run, plan):
+    calibrate = command("calibrate", _calibrate, "how the model does on each source: what to put into a run")
+    calibrate("-n", type=int, default=30, help="questions of each source (default 30)")
+    for add in (run, plan, calibrate):
         add("params", help="a file such as params/tiny_cpu.yaml")
         add("--notebooks", help="folder of the notebooks (default: ./notebooks)")
         add("--with", dest="beyond", metavar="NAMES", help=f"also notebooks/beyond/: {','.join(pipeline.BEYOND)}")
-    for add in (run, plan, check):
+    for add in (run, plan, calibrate, check):
         pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
         add("-p", dest="overrides", help="override a parameter", **pair)
     run("--only", help="some notebooks, e.g. 02,03")
@@ -169,6 +171,13 @@ def _plan(args: argparse.Namespace) -> int:
     found = planner.estimate(plan.values, stages, memory=args.gpu_memory, device=_card(args), facts=facts)
     print(planner.report(found))
     return 2 if found.fits is False else 0
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from .calibrate import calibrate
+
+    for line in calibrate(_asked(args).values, args.n):
+        print(line, flush=True)
 
 
 def _too_big(values: dict[str, Any]) -> str | None:

@@ -45,7 +45,8 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
         name: value for stage, others in recorded.items() for name, value in (defaults(stage) | others).items()
     } | own
     model = values.get("model")
-    found = {"data": store.fingerprints(run), "model": {model: generate.fingerprint(model)} if model else None}
+    files = [values["model"], *filter(None, [values.get("chat_template")])] if model else []
+    found = {"data": store.fingerprints(run), "model": {f: generate.fingerprint(f) for f in files} or None}
     _check_inputs(run, recorded, found)
     kept = {name: value for name, value in own.items() if name != "run_dir"}
     if recorded.get(notebook) != kept:
@@ -53,6 +54,15 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
         store.write_text(run.path("run.yaml"), text)
     store.record_environment(run, found)
     return run, Params(**with_judge(values))
+
+
+def open_engine(run: Run, p: Params, **server: Any) -> Any:
+    """The engine of a run (see `generate.open_engine`); env.json then says how it computes."""
+    engine = generate.open_engine(p.model, p, **server)
+    known, used = run.environment(), {"dtype": getattr(engine, "dtype", None), "backend": engine.backend}
+    if known.get("generation") != used:
+        store.write_json(run.path("env.json"), known | {"generation": used})
+    return engine
 
 
 def check_recorded(run: Run, recorded: Mapping[str, Any], notebook: str, own: Mapping[str, Any]) -> None:

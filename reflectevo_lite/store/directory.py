@@ -74,6 +74,7 @@ def record_environment(run: Run, found: dict[str, dict[str, str] | None]) -> Non
     """Write env.json: `environment()` and the fingerprints `found` of data and model."""
     known = run.environment()
     env = environment() | {"data": found["data"], "model": found["model"] or known.get("model")}
+    env |= {"generation": known["generation"]} if "generation" in known else {}
     if env != known:
         write_json(run.path("env.json"), env)
 

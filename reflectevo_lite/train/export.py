@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from .. import generate, store
@@ -60,10 +61,11 @@ def export(
 def _write(run: store.Run, setting: str, form: Form, folder: Path) -> Path:
     """One form of an adapter with its tokenizer and card, whole or not at all."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     source, beside = run.path("adapters", setting), folder.with_name(f".{folder.name}.part")
-    base = generate.resolve(_read(source / "training.json")["model"])
+    record = _read(source / "training.json")
+    base, how = generate.resolve(record["model"]), generate.LoadParams.of(SimpleNamespace(**record["params"]))
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     if form == "merged":
@@ -76,7 +78,7 @@ def _write(run: store.Run, setting: str, form: Form, folder: Path) -> Path:
             shutil.copy2(source / name, beside / name)
         config = _read(source / "adapter_config.json") | {"base_model_name_or_path": base}
         store.write_json(beside / "adapter_config.json", config)
-    AutoTokenizer.from_pretrained(base).save_pretrained(beside)
+    generate.tokenizer(base, how).save_pretrained(beside)  # with the chat template as it was trained with
     store.write_text(beside / "README.md", model_card(run, setting, form))
     shutil.rmtree(folder, ignore_errors=True)
     return beside.replace(folder)
@@ -136,7 +138,7 @@ def model_card(run: store.Run, setting: str, form: Form) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     record = _read(run.path("adapters", setting, "training.json"))
-    base = None if record["model"] == generate.TINY else record["model"]
+    base = {generate.TINY: None, generate.SMOLLM2: generate.SMOLLM2_HUB}.get(record["model"], record["model"])
     merged = ("transformers", "The base model with its LoRA adapter merged")
     library, what = ("peft", "A LoRA adapter") if form == "adapter" else merged
     tags = ["reflectevo", "self-reflection", record["kind"]]

@@ -32,7 +32,10 @@ class TrainParams:
     max_grad_norm: float = 1.0
     beta: float = 0.1  # DPO only: strength of the pull towards the reference
     chosen_weight: float = 0.0  # DPO only: of an SFT loss on the chosen text, which keeps texts whole
+    dtype: str = "auto"  # of the weights; computing follows
     load_in_4bit: bool = False
+    chat_template: str | None = None  # this and the next one: see `generate.LoadParams`
+    system_prompt: str | None = None
     gradient_checkpointing: bool | None = False  # None: by the model's size
     backend: str = "auto"  # auto, unsloth, transformers
     validation_share: float = 0.0  # share of the training questions whose rows are only evaluated on

@@ -14,9 +14,9 @@ from .reward import SecondTurnReward
 
 def load(job: Job) -> generate.Loaded:
     """The base model; for full fine-tuning what is trained itself."""
-    keys = ("load_in_4bit", "backend", "max_length", "full_finetuning")
-    name = (job.start if job.params.full_finetuning else None) or job.model
-    return generate.load(name, for_training=True, **{key: getattr(job.params, key) for key in keys})
+    params, name = job.params, (job.start if job.params.full_finetuning else None) or job.model
+    size = {"max_length": params.max_length, "full_finetuning": params.full_finetuning}
+    return generate.load(name, generate.LoadParams.of(params), for_training=True, **size)
 
 
 def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence[Any] = ()) -> Any:
@@ -53,7 +53,7 @@ def _own_parts(job: Job, loaded: generate.Loaded, rows: Sequence[Any]) -> dict[s
     if job.kind == "dpo":
         return {"ref_model": load(job).model if whole else None}
     if job.kind == "grpo":  # trained whole, there is no adapter to switch off: the base is then a model of its own
-        base = generate.load(job.model) if whole else loaded
+        base = generate.load(job.model, generate.LoadParams.of(job.params)) if whole else loaded
         engine = generate.TransformersEngine(base, batching="generate" if generate.is_unsloth(base) else "auto")
         return {"reward_funcs": SecondTurnReward(engine, rows, job.params.max_new_tokens)}
     attention = loaded.model.config._attn_implementation
@@ -66,7 +66,7 @@ def _own_parts(job: Job, loaded: generate.Loaded, rows: Sequence[Any]) -> dict[s
 def arguments(job: Job, loaded: generate.Loaded, count: int) -> dict[str, Any]:
     """Every argument of a job's trainer on `count` examples (or packed sequences) an epoch."""
     params, device = job.params, loaded.model.device.type
-    steps, dtype = planned_steps(job.kind, params, count), generate.pick_dtype("auto", device)
+    steps, dtype = planned_steps(job.kind, params, count), generate.pick_dtype(params.dtype, device)
     every = max(1, steps // (max(params.checkpoints, 10) if params.patience else params.checkpoints))
     if job.kind == "grpo":
         own = {"beta": params.kl, "temperature": params.temperature, "num_generations": params.generations}

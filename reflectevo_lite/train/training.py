@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,8 @@ def _recorded(path: Path, job: Job) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record, now = json.loads(path.read_text(encoding="utf-8")), identity(job)
+    added = {f.name: f.default for f in fields(job.params) if f.default is not MISSING}  # since it was written
+    record["params"] = added | record["params"]
     if changed := ", ".join(name for name in now if record.get(name) != now[name]):
         raise ValueError(f"{path.parent} was trained with other {changed}: delete it, or choose another run_dir")
     return record

@@ -591,7 +591,7 @@ def test_the_table_of_sources_is_in_the_documents():
     table = [line for line in shown if line.startswith("|")]
     assert "\n".join(table) == sources_markdown()
     families = {source.pattern or source.name for source in SOURCES.values()}
-    assert len(table) == 4 + len(families) and {line.count("|") for line in table} == {8}
+    assert len(table) == 5 + len(families) and {line.count("|") for line in table} == {8}
 
 
 def test_a_source_is_added_as_the_documents_say(monkeypatch, tmp_path):

@@ -2,8 +2,8 @@
 
 import importlib.util
 
-from reflectevo_lite import store
-from reflectevo_lite.generate import GIB, models
+from reflectevo_lite import generate, store
+from reflectevo_lite.generate import GIB
 from reflectevo_lite.run import cli, doctor
 
 
@@ -13,7 +13,7 @@ def test_it_names_every_subject_on_a_machine_without_a_gpu(capsys):
     assert list(lines) == [
         "packages", "device", "precision", "Unsloth", "bitsandbytes", "sandbox", "disk", "servers", "embedded model",
     ]  # fmt: skip
-    assert "torch " in lines["packages"] and lines["embedded model"] == models.fingerprint("tiny")
+    assert "torch " in lines["packages"] and lines["embedded model"] == generate.fingerprint("tiny")
     assert "GiB free at" in lines["disk"] and lines["precision"] in ("float32", "float16", "bfloat16")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite import curate, store
+from reflectevo_lite import curate, generate, store
 from reflectevo_lite.curate import sets
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts
@@ -77,7 +77,7 @@ def test_the_card_holds_the_runs_numbers_and_data(exported, form):
     card = (exported / form / "README.md").read_text()
     assert "| reflector_only | 50.0 | 71.2 | 21.2 | 19.0 to 23.8 | 500 |" in card and "one_stage" not in card
     assert "48 rows, 12 steps" in card and "| learning_rate | 0.005 |" in card and "| trl | 9.9 |" in card
-    assert "abc123" in card and models.fingerprint("tiny") in card and "stay under its licence" in card
+    assert "abc123" in card and generate.fingerprint("tiny") in card and "stay under its licence" in card
     assert card.startswith("---\n") and f"library_name: {'peft' if form == 'adapter' else 'transformers'}\n" in card
 
 

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import ScriptedEngine
 
-from reflectevo_lite import curate, store
+from reflectevo_lite import curate, generate, prompts, store
 from reflectevo_lite.curate import sets
-from reflectevo_lite.curate.examples import gold_completion
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.read import figures as plots
@@ -126,7 +125,7 @@ def test_a_gold_completion_is_graded_right(grader):
     answer = {"choice": "B", "math": r"\frac{1}{2}", "text": ["Paris", "paris"], "code": "def f(x):\n    return x + 1"}
     problem = {"id": "1", "task": "t", "question": "?", "answer": answer.get(grader, "7"), "grader": grader, "meta": {}}
     problem |= {"choices": ["one", "two"], "tests": ["assert f(1) == 2"]}
-    assert grade(problem, gold_completion(problem)).correct
+    assert grade(problem, prompts.gold_completion(problem)).correct
 
 
 # -- DPO ----------------------------------------------------------------------------------------------------------------
@@ -185,7 +184,7 @@ def test_an_adapter_trained_on_another_is_one_adapter_on_the_base(reflector, pai
     scores = {
         name: engine.score([pairs[0]["prompt"]], said, adapter=a) for name, a in (("sft", reflector[0]), ("dpo", out))
     }
-    assert scores["sft"] != scores["dpo"] and record["start"] == models.fingerprint(str(reflector[0]))
+    assert scores["sft"] != scores["dpo"] and record["start"] == generate.fingerprint(str(reflector[0]))
     with pytest.raises(ValueError, match="trained with other start"):
         training.train_dpo(pairs, out, model="tiny", params=PARAMS)
 

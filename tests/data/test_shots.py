@@ -1,0 +1,58 @@
+"""Worked examples: of a question's own task, never a test question, the same for all, before every prompt."""
+
+import json
+
+import pytest
+
+from reflectevo_lite import data, embedded, prompts
+
+TRAIN, TEST = (embedded.problems(60, split, 1) for split in ("train", "test"))
+
+
+def test_examples_stand_before_every_prompt_and_leave_the_training_split():
+    train, test = data.with_shots(TRAIN, TEST, 2)
+    tasks = {p["task"] for p in TRAIN}
+    assert len(train) == len(TRAIN) - 2 * len(tasks) and len(test) == len(TEST) and len(tasks) > 1
+    texts = {prompts.question_text(p) for p in train}
+    for problem in test:
+        asked = prompts.answer_prompt(problem)
+        assert [m["role"] for m in asked] == ["user", "assistant"] * 2 + ["user"]
+        assert asked[:4] == next(p for p in train if p["task"] == problem["task"])["shots"]
+        assert not any(text in m["content"] for m in asked[:4] for text in texts)
+        assert asked[1]["content"].startswith("Answer: ") and asked[1] != asked[3]
+        assert prompts.retry_prompt(problem, "x", "y")[:4] == asked[:4]
+
+
+@pytest.mark.parametrize("mode", ["oracle", "intrinsic"])
+def test_reflections_are_shown_reflections_in_their_mode(mode):
+    _, test = data.with_shots(TRAIN, TEST, 3)
+    asked = prompts.reflection_prompt(test[0], "an attempt", "1-1-1", mode)
+    assert [m["role"] for m in asked] == ["user", "assistant"] * 7 + ["user"]
+    assert all(prompts.VERDICT[mode] in m["content"] for m in asked[2::4])
+    assert prompts.INSTRUCTIONS["1-1-1"] in asked[-1]["content"] and asked[-2]["content"] == "an attempt"
+
+
+def test_none_leaves_everything_as_it_was():
+    assert data.with_shots(TRAIN, TEST, 0) == (TRAIN, TEST)
+
+
+def test_examples_from_a_file_keep_the_training_split_and_may_be_worked(tmp_path):
+    row = {
+        "id": "e",
+        "task": "any",
+        "question": "2 + 2?",
+        "answer": "4",
+        "grader": "exact",
+        "meta": {"worked": "2, 3, 4."},
+    }
+    (tmp_path / "e.jsonl").write_text(json.dumps(row))
+    train, test = data.with_shots(TRAIN, TEST, 1, str(tmp_path / "e.jsonl"))
+    assert len(train) == len(TRAIN) and [p["shots"][1]["content"] for p in (*train, *test)] == ["2, 3, 4."] * 120
+    with pytest.raises(ValueError, match=r"has 1 questions to make 2 shots of: lower shots.*shots_from"):
+        data.with_shots(TRAIN, TEST, 2, str(tmp_path / "e.jsonl"))
+
+
+def test_a_test_question_is_never_an_example():
+    held = [p for p in TRAIN if p["task"] == TRAIN[0]["task"]]
+    with pytest.raises(ValueError, match="has 0 questions"):
+        data.with_shots(held, held, 1)
