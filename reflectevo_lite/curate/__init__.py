@@ -5,7 +5,7 @@ Comes in: rollouts, an engine that scores or answers, and a judge's name. Goes o
 
 from .agreement import agreement
 from .cache import Cache
-from .examples import FORMS, examples, gold_completion
+from .examples import FORMS, examples
 from .gain import gain, gain_auc, gain_by_instruction, gain_items, gain_reliability, gain_table
 from .judges import make_judge
 from .leaks import Clean, leak_shares, leaks, masked
