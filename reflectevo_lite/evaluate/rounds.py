@@ -106,7 +106,10 @@ def run_round(
     made = {"round": r, **harvest(found)}
     if not curate.with_rows({setting.name: used}):
         return made | {"adapter": previous, "data": [], "rows": []}
-    rows, params = curate.examples("reflector" if how == "sft" else "preference", used), TrainParams.of(how, p)
+    rows, params = (
+        curate.examples("reflector" if how == "sft" else "preference", used),
+        TrainParams.of({"dpo": "further"}.get(how, how), p),
+    )
     if how == "sft":
         train_sft(rows, adapter, model=p.model, params=params)
     else:

@@ -70,7 +70,7 @@ class Training(NamedTuple):
     form: str  # what an example is: a key of `curate.FORMS`
     rows: str  # the file of rows that examples are made of, in the run directory
     start: str | None = None  # the adapter that it goes on from
-    rates: Literal["sft", "corrector", "dpo", "grpo"] = (
+    rates: Literal["sft", "corrector", "dpo", "further", "grpo"] = (
         "sft"  # whose parameters: <rates>_learning_rate, <rates>_epochs, <rates>_batch_size
     )
 
@@ -85,13 +85,13 @@ _TRAININGS = (
     Training("qa", "answers only", "03_sft", "sft", "qa", ROLLOUTS),
     Training("dpo_pm", "DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, rates="dpo"),
     Training("dpo_pref", "DPO (D^pref)", "04_dpo", "dpo", "preference", PREFERRED, rates="dpo"),
-    Training("sft_dpo", "SFT, then DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, "reflector", rates="dpo"),
+    Training("sft_dpo", "SFT, then DPO (D±)", "04_dpo", "dpo", "preference", PAIRS, "reflector", rates="further"),
     Training("plus_true", "reflector (D+, true)", "ablation", "sft", "reflector", "curated/plus_true.jsonl"),
     Training("plus_lucky", "reflector (D+, lucky)", "ablation", "sft", "reflector", "curated/plus_lucky.jsonl"),
     Training("star", "corrected answers", "ablation", "sft", "star", PLUS),
     Training("redo", "corrected second answers", "ablation", "sft", "redo", PLUS),
     Training(
-        "one_pass", "one pass", "one_pass", "dpo", "preference", "curated/one_pass.jsonl", "reflector", rates="dpo"
+        "one_pass", "one pass", "one_pass", "dpo", "preference", "curated/one_pass.jsonl", "reflector", rates="further"
     ),
     Training("grpo", "GRPO", "grpo", "grpo", "reward", ROLLOUTS, rates="grpo"),
 )

@@ -163,7 +163,8 @@ def _round_parts(stage: str, p: Any, facts: Assumed) -> Iterator[Part]:
         rows = facts.rows(f"rounds/{r}/{name}.jsonl", facts.failed(file, p.n_rollout), p.k)
         first = facts.rows(f"curated/{name}.jsonl", facts.failed(ROLLED_OUT, p.n_rollout), p.k) if r == 2 else 0
         used = used + first + rows if p.round_data == "union" else rows
-        yield _trained(p, stage, f"round {r}", p.round_training, p.round_training, used)
+        rates = {"dpo": "further"}.get(p.round_training, p.round_training)
+        yield _trained(p, stage, f"round {r}", p.round_training, rates, used)
         yield _evaluated(p, facts, stage, evaluate.round_setting(r), p.test)
 
 

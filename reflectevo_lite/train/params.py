@@ -61,13 +61,11 @@ class TrainParams:
     @classmethod
     def of(cls, rates: str, p: Any) -> TrainParams:
         """From a run's parameters: its `<rates>_learning_rate` …, and every field that it has under its own name."""
-        # a rate of the corrector that is 0 or None is that of SFT
-        names, prefix = (
-            ("learning_rate", "epochs", "batch_size"),
-            {"sft": "sft", "corrector": "sft", "dpo": "dpo"}[rates],
-        )
+        # a rate of the corrector that is 0 or None is that of SFT, one of DPO that goes on from an adapter DPO's
+        prefix = {"corrector": "sft", "further": "dpo"}.get(rates, rates)
+        names = ("learning_rate", "epochs", "batch_size")
         own = {name: getattr(p, f"{rates}_{name}", None) or getattr(p, f"{prefix}_{name}") for name in names}
-        own |= {"beta": p.dpo_beta, "chosen_weight": p.dpo_chosen_weight, "packing": False} if rates == "dpo" else {}
+        own |= {"beta": p.dpo_beta, "chosen_weight": p.dpo_chosen_weight, "packing": False} if prefix == "dpo" else {}
         return cls(**_named_in(p) | own)
 
 
