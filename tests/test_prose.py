@@ -9,7 +9,8 @@ from claims import CLAIMS, EXCEPTIONS, SECTIONS
 from conftest import ROOT
 from solutions import reference
 
-from reflectevo_lite import embedded, prompts, read
+from reflectevo_lite import embedded, evaluate, prompts, read
+from reflectevo_lite.evaluate import ladder, words
 
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)? ?%|\b\d[\d,]*\.\d+\b|\b\d[\d,]* of [\d,]*\d|\d points")
 
@@ -110,6 +111,33 @@ class Run:
             gains.append(100 * (acc[a] - acc[b]))
         half = {3: 4.302653}[len(gains)] * statistics.stdev(gains) / len(gains) ** 0.5  # Student's t, 97.5 %
         return f"{statistics.fmean(gains) - half:.1f} to {statistics.fmean(gains) + half:.1f}"
+
+    def rung(self, name):
+        [row] = [r for r in self.metrics["ladder"] if r["prompt"] == ladder.RUNGS[name]]
+        return self.percent(row["acc_t2"])
+
+    def guess(self, how):
+        return self.percent(self.metrics["elimination"][0][how])
+
+    def choice(self, setting):
+        [row] = [r for r in self.metrics["elimination"] if r["setting"] == evaluate.label(setting)]
+        return self.percent(row["acc_t2"])
+
+    def truth(self, setting):
+        [row] = [r for r in self.metrics["truth"] if r["setting"] == evaluate.label(setting)]
+        return self.percent(row["whole"])
+
+    def edit(self, name, column="mended"):
+        [row] = [r for r in self.metrics["words"] if r["edit"] == words.EDITS[name][0]]
+        return self.percent(row[column])
+
+    def verifier(self, name, column):
+        [row] = [r for r in self.metrics["verifier"] if r["verifier"].startswith(name)]
+        return f"{row[column]:.2f}" if column == "auroc" else self.percent(row[column])
+
+    def first_turn(self, adapter, column="acc_t1"):
+        [row] = [r for r in self.metrics["first"] if r["adapter"] == evaluate.TRAININGS[adapter].label]
+        return self.percent(row[column])
 
     # -- rows
     def accused(self, setting, right=True):

@@ -29,7 +29,7 @@ def check(values: Mapping[str, Any]) -> tuple[str, bool]:
         wanted = {split: values.get(f"n_{split}", 0) * one for split, one in zip(("test", "train"), asked, strict=True)}
         lines = _understood(found, wanted) + _list("duplicates", "left out", found.twice) + _unread(found.rows)
         lines += _lengths(found.rows, values["model"], values["max_new_tokens"]) if values.get("model") else []
-        said = [f"{name}: {len(found.rows):,} questions", *lines, *said]
+        said = [f"{name}: {len(found.rows):,} question{'s' * (len(found.rows) != 1)}", *lines, *said]
     return "\n".join(said), not any(found.refused for found in read.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         said, status = str(error), 1
     except (pipeline.UserError, ValueError, FileNotFoundError, store.InUse) as error:
         said, status = str(error), 2
+    except BrokenPipeError:  # `| head`: what is left to print is wanted no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in store.FULL and not isinstance(error, store.NoRoom):
             raise
