@@ -5,6 +5,6 @@ notebook 00, the model itself. `model/` holds the shipped weights. Importing thi
 
 from .corpus import KINDS, reflection_text
 from .making import GATES, RECIPE, gate_table, gates, pretrain, write_card
-from .tasks import ANSWER, FAMILIES, blamed, diagnose, problems, sample_task, to_task
+from .tasks import ANSWER, FAMILIES, blamed, diagnose, problems, sample_task, synthetic, to_task
 from .tokenizer import build_tokenizer, encode, phrases
 from .truth import OWN_WORDS, Truth, edit, truth, with_plan

@@ -296,6 +296,11 @@ def to_problem(task: Task, id: str = "") -> Problem:
     return row | {"choices": list(task.choices)} if task.choices else row
 
 
+def synthetic(problem: Problem | None) -> bool:
+    """Whether a question is one of the embedded tasks, so that its mistakes are known."""
+    return problem is not None and problem.get("meta", {}).get("source") == "synthetic"
+
+
 def to_task(problem: Problem) -> Task:
     """The inverse of `to_problem`."""
     meta = problem["meta"]

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from .. import prompts
 from ..rows import Problem
 from .corpus import CAUSES, MARK
-from .tasks import ANSWER, blamed, to_task
+from .tasks import ANSWER, blamed, synthetic, to_task
 
 _PLAN = r"(?:(?P<act>redo|add) step (?P<step>\d)(?:: (?P<op>[^.]+)| with care and go on from there)|(?P<other>[^.]+))"
 _BLAMES = r"(?P<found>Step \d|The answer) is (?P<how>wrong|missing): (?P<cause>[^.]+\.)"
@@ -33,9 +33,9 @@ class Truth(NamedTuple):
 
 
 def truth(problem: Problem, attempt: str, reflection: str) -> Truth | None:
-    """A reflection on an attempt at an embedded task, checked against the gold steps; None for an unreadable attempt."""
-    task = to_task(problem)
-    if (parsed := task.parse(attempt)) is None:
+    """A reflection on an attempt at an embedded task, checked against the gold steps; None for an unreadable attempt,
+    and for other questions, of which nothing is known."""
+    if not synthetic(problem) or (parsed := (task := to_task(problem)).parse(attempt)) is None:
         return None
     errors, place = dict(task.errors(parsed)), blamed(reflection)
     there = place in errors or (place is None and not errors)
@@ -74,11 +74,9 @@ def edit(problem: Problem, attempt: str, reflection: str, part: Part, rng: rando
         cause = rng.choice([c for c in CAUSES.values() if c != cause])
     if part in ("plan", "elsewhere"):
         plan = f"redo step {other}" + (f": {task.ops[other - 1]}" if said["op"] else " with care and go on from there")
-    marks = (
-        "".join(f"Step {i} is right. " for i in range(1, other))
-        if part == "elsewhere" and said["marks"]
-        else said["marks"]
-    )
+    marks = said["marks"]
+    if part == "elsewhere" and marks:
+        marks = "".join(f"Step {i} is right. " for i in range(1, other))
     return f"{marks}{finding}: {cause} Plan: {plan}."
 
 

@@ -14,9 +14,8 @@ import pandas as pd
 from .. import embedded, store
 from ..generate import Engine
 from .evaluation import Asked, evaluate
-from .metrics import compare
+from .metrics import PAIRED, paired, share
 from .settings import TRAININGS, Evaluation, Setting
-from .stats import wilson
 
 FOLDER = "first"
 
@@ -26,10 +25,8 @@ def true_and_lucky(run: store.Run, seed: int = 0) -> dict[str, int]:
     seed): `curated/plus_true.jsonl` and `plus_lucky.jsonl`. Returns how many there were; where truth is unknown, none."""
     kinds: dict[str, list[Any]] = {"plus_true": [], "plus_lucky": []}
     for row in run.rows("curated", "d_plus.jsonl"):
-        if row["problem"]["meta"].get("source") == "synthetic":
-            found = embedded.truth(row["problem"], row["turn1"]["completion"], row["reflection"]["text"])
-            if found is not None:
-                kinds["plus_true" if found.whole else "plus_lucky"].append(row)
+        if found := embedded.truth(row["problem"], row["turn1"]["completion"], row["reflection"]["text"]):
+            kinds["plus_true" if found.whole else "plus_lucky"].append(row)
     n, rng = min(map(len, kinds.values())), random.Random(f"true_and_lucky/{seed}")
     for name, rows in kinds.items():
         kept = sorted(rng.sample(range(len(rows)), n))
@@ -53,9 +50,5 @@ def first_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
         if (path := run.path("evals", FOLDER, Evaluation(name).file)).exists():
             found = store.read_jsonl(path)
             base = [r | {"turn2_correct": r["turn1_correct"]} for r in found]
-            c, right = compare(name, found, "base", base, seed), sum(r["turn2_correct"] for r in found)
-            n = max(1, len(found))
-            own = (right / n, *wilson(right, n), sum(r["turn1_correct"] for r in found) / n)
-            rows.append((training.label, len(found), *own, c["diff"], *c["ci"], c["p_mcnemar"]))
-    columns = ["adapter", "n", "acc_t1", "low", "high", "base", "difference", "diff low", "diff high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+            rows.append((training.label, *share(found), share(base)[1], *paired(found, base, seed)))
+    return pd.DataFrame(rows, columns=["adapter", "n", "acc_t1", "low", "high", "base", *PAIRED])

@@ -13,9 +13,8 @@ from ..generate import Adapter, Engine, answer
 from ..rows import EvalRow
 from ..train import TrainParams, train_sft
 from .evaluation import Asked, evaluate, row_of
-from .metrics import compare
+from .metrics import SHARE, paired, share
 from .settings import BASELINE, Evaluation, Setting, label, round_setting
-from .stats import wilson
 
 
 def transfer(
@@ -75,15 +74,8 @@ def table(trained: Mapping[str, Sequence[EvalRow]], baseline: Sequence[EvalRow],
     for name, found in trained.items():
         for task in sorted({r["task"] for r in found}):
             some = [r for r in found if r["task"] == task]
-            c = compare(name, some, "baseline", baseline, seed)
-            rows.append((name, task, *_accuracy(some), c["diff"], *c["ci"], c["p_mcnemar"]))
+            rows.append((name, task, *share(some), *paired(some, baseline, seed)))
     return pd.DataFrame(rows, columns=columns)
-
-
-def _accuracy(rows: Sequence[EvalRow]) -> tuple[float, ...]:
-    """n, Acc@t2 and the bounds of its Wilson interval."""
-    n, right = len(rows), sum(r["turn2_correct"] for r in rows)
-    return (n, right / max(1, n), *wilson(right, n))
 
 
 def swap(engine: Engine, asked: Asked, reflections: Sequence[EvalRow], corrector: Adapter, file: str) -> list[EvalRow]:
@@ -97,12 +89,10 @@ def swap(engine: Engine, asked: Asked, reflections: Sequence[EvalRow], corrector
 
     def make(part: Asked, _: int) -> list[Any]:
         now = part.at([i for i, p in enumerate(part.problems) if known[p["id"]] is not None])
-        pairs = zip(now.problems, now.first, strict=True)
-        said = [prompts.retry_prompt(p, a["completion"], known[p["id"]]) for p, a in pairs]
+        said = [prompts.retry_prompt(p, a["completion"], known[p["id"]]) for p, a in now.pairs()]
         found = answer(engine, now.problems, said, max_new_tokens=part.max_new_tokens, adapter=corrector)
         second = {p["id"]: a for p, a in zip(now.problems, found, strict=True)}
-        both = zip(part.problems, part.first, strict=True)
-        return [row_of(p, a, second.get(p["id"]), known[p["id"]]) for p, a in both]
+        return [row_of(p, a, second.get(p["id"]), known[p["id"]]) for p, a in part.pairs()]
 
     return asked.keep(file, make)
 
@@ -119,5 +109,5 @@ def swaps_of(run: store.Run) -> pd.DataFrame:
 
 def swap_table(found: Mapping[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFrame:
     """Acc@t2 with its Wilson interval (fractions) by (reflector, generator), from eval rows on the same questions."""
-    columns = ["reflections of", "used by", "n", "acc_t2", "low", "high"]
-    return pd.DataFrame([(*pair, *_accuracy(rows)) for pair, rows in found.items()], columns=columns)
+    rows = [(*pair, *share(rows)) for pair, rows in found.items()]
+    return pd.DataFrame(rows, columns=["reflections of", "used by", *SHARE])

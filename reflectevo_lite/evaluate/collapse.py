@@ -1,5 +1,6 @@
 """Does the Reflector learn, or does it collapse? What a round's rollouts show (notebook 05)."""
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -27,7 +28,7 @@ def watch(by_round: dict[int, Sequence[Any]]) -> pd.DataFrame:
 def _habits(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
     texts = [x["text"] for _, x in pairs]
     n, words = max(1, len(texts)), [t.split() for t in texts]
-    bigrams = [pair for w in words for pair in _grams(w, 2)]
+    bigrams = [pair for w in words for pair in itertools.pairwise(w)]
     blamed = Counter(place for t in texts if (place := _place(t)) is not None)
     return {
         "reflections": len(texts),
@@ -42,29 +43,21 @@ def _habits(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
 
 
 def _true(pairs: Sequence[tuple[Any, Any]]) -> float:
-    known = [(r["problem"], r["turn1"]["completion"], x["text"]) for r, x in pairs]
-    found = [
-        t.whole for p, *said in known if p["meta"].get("source") == "synthetic" and (t := embedded.truth(p, *said))
-    ]
-    return sum(found) / len(found) if found else math.nan
-
-
-def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    found = [embedded.truth(r["problem"], r["turn1"]["completion"], x["text"]) for r, x in pairs]
+    known = [t.whole for t in found if t]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _copied(row: Any, text: str) -> float:
-    source = f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}".split()
-    known, triples = set(_grams(source, 3)), _grams(text.split(), 3)
-    return sum(t in known for t in triples) / max(1, len(triples))
+    source = f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}"
+    known, triples = (list(zip(w, w[1:], w[2:], strict=False)) for w in (source.split(), text.split()))
+    return sum(t in set(known) for t in triples) / max(1, len(triples))
 
 
 def _place(text: str) -> str | None:
     """The place that a reflection blames: as the embedded tasks put it, else the first step that it mentions."""
-    if (place := embedded.blamed(text)) is not None:
-        return str(place)
-    found = re.search(r"\b[Ss]tep (\d+)", text)
-    return found[1] if found else None
+    found, place = re.search(r"\b[Ss]tep (\d+)", text), embedded.blamed(text)
+    return str(place) if place is not None else found[1] if found else None
 
 
 SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how far it may move against round 1)

@@ -9,7 +9,7 @@ tells every answer that it is wrong (`verifier`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,10 @@ class Asked(NamedTuple):
     def at(self, places: Sequence[int]) -> Asked:
         """The questions at these places."""
         return self._replace(problems=[self.problems[i] for i in places], first=[self.first[i] for i in places])
+
+    def pairs(self) -> Iterator[tuple[Problem, Attempt]]:
+        """Each question with its first answer."""
+        return zip(self.problems, self.first, strict=True)
 
     def part(self, i: int) -> Asked:
         """The questions of chunk i."""
@@ -75,16 +79,15 @@ def evaluate(
     """
     how = evaluation or Evaluation(setting.name)
     if how.control not in (None, "retry", "shuffled", "accused"):
-        raise ValueError(
-            f"unknown control {how.control!r}; evaluate makes retry, shuffled and accused, resample the others"
-        )
+        known = "evaluate makes retry, shuffled and accused, resample the others"
+        raise ValueError(f"unknown control {how.control!r}; {known}")
 
     def make(part: Asked, _: int) -> list[EvalRow]:
         if not setting.answers:
             return _turns(engine, part, setting, how, turns)
         bare = [prompts.answer_prompt(p) for p in part.problems]
         found = answer(engine, part.problems, bare, max_new_tokens=part.max_new_tokens, adapter=setting.answers)
-        return [row_of(p, a, b) for p, a, b in zip(part.problems, part.first, found, strict=True)]
+        return [row_of(*pair, second) for pair, second in zip(part.pairs(), found, strict=True)]
 
     return asked.keep(how.file, make)
 
@@ -94,8 +97,8 @@ def read_rows(run: store.Run, evaluation: Evaluation, folder: str = "evals") -> 
     FileNotFoundError for a missing file, and ValueError if the two do not belong together."""
     rows, first = run.read(folder, evaluation.file), run.read(folder, "turn1.jsonl")
     if [r["turn1_correct"] for r in rows] != [a["correct"] for a in first]:
-        path = run.path(folder, evaluation.file)
-        raise ValueError(f"{path} was made from other first answers than turn1.jsonl: redo it")
+        file = run.path(folder, evaluation.file)
+        raise ValueError(f"{file} was made from other first answers than turn1.jsonl: redo it")
     return [r | {"turn1": a["completion"]} for r, a in zip(rows, first, strict=True)]
 
 
@@ -110,7 +113,7 @@ def row_of(problem: Problem, attempt: Attempt, second: Attempt | None = None, re
 
 
 def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns: int) -> list[EvalRow]:
-    rows = [row_of(p, a) for p, a in zip(part.problems, part.first, strict=True)]
+    rows = [row_of(*pair) for pair in part.pairs()]
     latest, made = list(part.first), [list[Attempt]() for _ in rows]
     correct, joined = [[a["correct"]] for a in part.first], setting.one_stage and how.control is None
     for turn in range(2, turns + 1):
@@ -139,7 +142,7 @@ def _turns(engine: Engine, part: Asked, setting: Setting, how: Evaluation, turns
 
 def _turn(engine: Engine, now: Asked, setting: Setting, how: Evaluation) -> list[tuple[str | None, Any]]:
     """For each question its reflection and the next attempt, with the tokens of both."""
-    pairs = [(p, a["completion"]) for p, a in zip(now.problems, now.first, strict=True)]
+    pairs = [(p, a["completion"]) for p, a in now.pairs()]
     written: list[Completion | None] = [None] * len(pairs)
     if how.control != "retry" and not setting.plain:
         asked = [prompts.reflection_prompt(p, text, mode=how.mode) for p, text in pairs]
@@ -158,11 +161,10 @@ def _turn(engine: Engine, now: Asked, setting: Setting, how: Evaluation) -> list
 
 
 def _one_stage(engine: Engine, now: Asked, setting: Setting, mode: Mode) -> list[tuple[str | None, Any]]:
-    pairs = zip(now.problems, now.first, strict=True)
-    asked = [prompts.one_stage_prompt(p, a["completion"], mode) for p, a in pairs]
+    asked = [prompts.one_stage_prompt(p, a["completion"], mode) for p, a in now.pairs()]
     found = engine.generate(asked, max_new_tokens=2 * now.max_new_tokens, adapter=setting.reflector)
-    parts = [prompts.split_one_stage(completions[0].text) for completions in found]
-    seconds = [completions[0]._replace(text=text) for completions, (_, text) in zip(found, parts, strict=True)]
+    parts = [prompts.split_one_stage(c.text) for c, *_ in found]
+    seconds = [c._replace(text=text) for (c, *_), (_, text) in zip(found, parts, strict=True)]
     attempts = graded(now.problems, asked, seconds)
     scored = [i for i, p in enumerate(now.problems) if scores_options(engine, p)]
     begun = [(now.problems[i], asked[i], prompts.join_one_stage(parts[i][0], "")) for i in scored]

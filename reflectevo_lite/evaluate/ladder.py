@@ -5,7 +5,6 @@ What training is worth is its gain over the best of these, not over the first pr
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,9 +15,8 @@ from ..generate import Completion, Engine
 from ..rows import EvalRow, Message
 from .carryover import swap
 from .evaluation import Asked, read_rows, row_of
-from .metrics import compare
+from .metrics import SHARE, compare, share
 from .settings import BASELINE, Evaluation, files, label, setting
-from .stats import wilson
 from .truth import whole
 
 Written = list[tuple[str, int]]  # a reflection and its tokens, for each question
@@ -41,7 +39,7 @@ def climb(engine: Engine, run: store.Run, asked: Asked, p: Any) -> None:
 
         def make(part: Asked, i: int, name: str = name) -> list[EvalRow]:
             places = [j for j, a in enumerate(part.first) if not a["correct"]]
-            rows = [row_of(q, a) for q, a in zip(part.problems, part.first, strict=True)]
+            rows = [row_of(*pair) for pair in part.pairs()]
             drawn = prompts.draw_instructions(len(places), p.seed + i)
             for j, (text, tokens) in zip(places, _write(engine, name, part.at(places), best, drawn, p), strict=True):
                 rows[j] |= {"reflection": text, "tokens": tokens}
@@ -53,52 +51,44 @@ def climb(engine: Engine, run: store.Run, asked: Asked, p: Any) -> None:
 
 def best_instruction(rollouts: Any) -> str:
     """The instruction whose sampled reflections led to a right second answer most often, in share."""
-    drawn, helped = Counter[str](), Counter[str]()
-    for x in (x for r in rollouts for x in r["reflections"]):
-        drawn[x["instruction"]] += 1
-        helped[x["instruction"]] += x["turn2"]["correct"]
-    return max(sorted(drawn), key=lambda name: helped[name] / drawn[name], default="generic")
+    sampled = [(x["instruction"], x["turn2"]["correct"]) for r in rollouts for x in r["reflections"]]
+    return str(pd.DataFrame(sampled).groupby(0)[1].mean().idxmax()) if sampled else "generic"
 
 
 def _write(engine: Engine, name: str, now: Asked, best: str, drawn: Sequence[str], p: Any) -> Written:
+    pairs = [(q, a["completion"]) for q, a in now.pairs()]
+
     def said(conversations: Sequence[list[Message]], **how: Any) -> list[Completion]:
-        found = engine.generate(conversations, max_new_tokens=now.max_new_tokens, **how)
-        return [completions[0] for completions in found]
+        return [found[0] for found in engine.generate(conversations, max_new_tokens=now.max_new_tokens, **how)]
 
-    def under(instructions: Sequence[str], **how: Any) -> Written:
-        triples = zip(now.problems, now.first, instructions, strict=True)
-        found = said([prompts.reflection_prompt(q, a["completion"], one) for q, a, one in triples], **how)
-        return [(c.text, c.tokens) for c in found]
-
-    def asking(words: str) -> list[list[Message]]:
-        pairs = zip(now.problems, now.first, strict=True)
-        return [prompts.asking(q, a["completion"], words) for q, a in pairs]
-
-    if name == "audit":
-        return [(c.text, c.tokens) for c in said(asking(f"{prompts.VERDICT['oracle']} {prompts.AUDIT}"))]
-    if name == "own":
-        return [(embedded.with_plan(c.text), c.tokens) for c in said(asking(embedded.OWN_WORDS))]
-    if name == "two_calls":
-        first = asking(f"{prompts.VERDICT['oracle']} {prompts.FIND}")
-        found = said(first)
-        plans = said(
-            [prompts.going_on(asked, c.text, prompts.THEN_PLAN) for asked, c in zip(first, found, strict=True)]
-        )
-        return [(f"{a.text.strip()} {b.text.strip()}", a.tokens + b.tokens) for a, b in zip(found, plans, strict=True)]
-    if name == "sampled":
-        return under(["generic"] * len(now.first), temperature=p.temperature, seed=now.seed)
-    return under(drawn if name == "pool" else [best] * len(now.first))
+    told = prompts.VERDICT["oracle"]
+    words = {"audit": f"{told} {prompts.AUDIT}", "two_calls": f"{told} {prompts.FIND}", "own": embedded.OWN_WORDS}
+    if name in words:
+        asked = [prompts.asking(*pair, words[name]) for pair in pairs]
+        found = [(c.text, c.tokens) for c in said(asked)]
+        if name == "own":
+            return [(embedded.with_plan(text), tokens) for text, tokens in found]
+        if name == "audit":
+            return found
+        further = [prompts.going_on(a, text, prompts.THEN_PLAN) for a, (text, _) in zip(asked, found, strict=True)]
+        plans = zip(found, said(further), strict=True)
+        return [(f"{text.strip()} {c.text.strip()}", tokens + c.tokens) for (text, tokens), c in plans]
+    how = {"temperature": p.temperature, "seed": now.seed} if name == "sampled" else {}
+    instructions = drawn if name == "pool" else ["generic" if name == "sampled" else best] * len(pairs)
+    asked = [prompts.reflection_prompt(*pair, one) for pair, one in zip(pairs, instructions, strict=True)]
+    return [(c.text, c.tokens) for c in said(asked, **how)]
 
 
 def rungs(run: store.Run) -> Iterator[tuple[str, list[Any]]]:
     """(name in words, eval rows with first answers) of prompted reflection and of every rung that a run has."""
-    yield label(BASELINE), read_rows(run, Evaluation(BASELINE))
-    first = {r["id"]: r["turn1"] for r in read_rows(run, Evaluation(BASELINE))}
+    prompted = read_rows(run, Evaluation(BASELINE))
+    yield label(BASELINE), prompted
+    first = {r["id"]: r["turn1"] for r in prompted}
     for name, said in RUNGS.items():
-        if run.path("evals", FOLDER, Evaluation(name).file).exists():
-            rows = run.read("evals", FOLDER, Evaluation(name).file)
+        if (path := run.path("evals", FOLDER, Evaluation(name).file)).exists():
             spent = {r["id"]: r["tokens"] for r in run.rows("evals", FOLDER, f"{name}.reflections.jsonl")}
-            yield said, [r | {"turn1": first[r["id"]], "tokens": r["tokens"] + spent[r["id"]]} for r in rows]
+            more = lambda r, spent=spent: {"turn1": first[r["id"]], "tokens": r["tokens"] + spent[r["id"]]}
+            yield said, [r | more(r) for r in store.iter_jsonl(path)]
 
 
 def ladder_table(run: store.Run) -> pd.DataFrame:
@@ -106,14 +96,9 @@ def ladder_table(run: store.Run) -> pd.DataFrame:
     tokens per question after turn 1. Fractions."""
     problems, rows = run.read("data", "test.jsonl"), []
     for said, found in rungs(run):
-        right = sum(r["turn2_correct"] for r in found)
         spent = sum(r["tokens"] for r in found) / max(1, len(found))
-        rows.append(
-            (said, len(found), right / max(1, len(found)), *wilson(right, len(found)), whole(problems, found), spent)
-        )
-    return pd.DataFrame(rows, columns=["prompt", "n", "acc_t2", "low", "high", "true", "tokens"]).astype(
-        {"true": float}
-    )
+        rows.append((said, *share(found), whole(problems, found), spent))
+    return pd.DataFrame(rows, columns=["prompt", *SHARE, "true", "tokens"]).astype({"true": float})
 
 
 def learned_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from .. import store
 from ..rows import EvalRow
 from .settings import BASELINE, UNFILTERED_CONTROL, Evaluation, setting
 from .stats import bootstrap_ci, holm, mcnemar, smallest_detectable, wilson
+
+SHARE, PAIRED = ("n", "acc_t2", "low", "high"), ("difference", "diff low", "diff high", "p")  # columns of tables
 
 
 def metrics(
@@ -35,19 +38,16 @@ def metrics(
 def compared(names: Iterable[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
     """Which evaluations are compared, each pair once, within a mode: all with the prompted baseline; every setting with
     the baseline's controls, its own, and the one trained on unfiltered reflections; every round with the one before."""
-    names, pairs = list(names), dict[tuple[Evaluation, Evaluation], None]()
-    for a in names:
-        for b in names:
-            if a == b or a.mode != b.mode or (b, a) in pairs:
-                continue
-            if b.control is None:
-                others = (UNFILTERED_CONTROL, setting(a.setting).before)
-                trained = a.control is None and a.setting != BASELINE
-                wanted = b.setting == BASELINE or (trained and b.setting in others)
-            else:
-                wanted = a.control is None and b.setting in (a.setting, BASELINE)
-            if wanted:
-                pairs[a, b] = None
+    pairs = dict[tuple[Evaluation, Evaluation], None]()
+    for a, b in itertools.permutations(names, 2):
+        if b.control is None:
+            trained = a.control is None and a.setting != BASELINE
+            others = (UNFILTERED_CONTROL, setting(a.setting).before)
+            wanted = b.setting == BASELINE or (trained and b.setting in others)
+        else:
+            wanted = a.control is None and b.setting in (a.setting, BASELINE)
+        if wanted and a.mode == b.mode and (b, a) not in pairs:
+            pairs[a, b] = None
     return list(pairs)
 
 
@@ -80,14 +80,12 @@ def describe(name: Evaluation, task: str, rows: Sequence[EvalRow], seed: int) ->
 
 def by_turn(rows: Sequence[EvalRow]) -> list[dict[str, Any]]:
     """Acc@t of each turn that was run, its Wilson interval, and its tokens on all questions (0 for turn 1)."""
-    if not rows:
-        return []
-    correct = [r.get("correct") or [r["turn1_correct"], r["turn2_correct"]] for r in rows]
-    tokens = [r.get("turn_tokens", [r["tokens"]]) for r in rows]
-    found = []
-    for t in range(len(correct[0])):
-        right, spent = sum(c[t] for c in correct), sum(spent[t - 1] for spent in tokens if t and len(spent) >= t)
-        found.append({"turn": t + 1, "acc": right / len(rows), "ci": wilson(right, len(rows)), "tokens": spent})
+    found, n = list[dict[str, Any]](), len(rows)
+    tokens = [[0, *r.get("turn_tokens", [r["tokens"]])] for r in rows]
+    correct = zip(*(r.get("correct") or [r["turn1_correct"], r["turn2_correct"]] for r in rows), strict=True)
+    for t, right in enumerate(map(sum, correct)):
+        spent = sum(own[t] for own in tokens if t < len(own))
+        found.append({"turn": t + 1, "acc": right / n, "ci": wilson(right, n), "tokens": spent})
     return found
 
 
@@ -101,6 +99,18 @@ def compare(name_a: str, a: Sequence[EvalRow], name_b: str, b: Sequence[EvalRow]
     found = {"a": name_a, "b": name_b, "diff": _mean(x) - _mean(y), "ci": bootstrap_ci(x.astype(int) - y, seed)}
     mde = smallest_detectable((wins + losses) / max(1, len(pairs)), len(pairs))
     return found | {"p_mcnemar": mcnemar(wins, losses), "mde": mde, "n": len(pairs), "wins": wins, "losses": losses}
+
+
+def share(rows: Sequence[EvalRow]) -> tuple[float, ...]:
+    """n, Acc@t2, and the bounds of its Wilson interval (`SHARE`)."""
+    n, right = len(rows), sum(r["turn2_correct"] for r in rows)
+    return (n, right / max(1, n), *wilson(right, n))
+
+
+def paired(a: Sequence[EvalRow], b: Sequence[EvalRow], seed: int) -> tuple[float, ...]:
+    """What `compare` finds, as the columns `PAIRED` of a table."""
+    found = compare("a", a, "b", b, seed)
+    return (found["diff"], *found["ci"], found["p_mcnemar"])
 
 
 def _mean(values: np.ndarray) -> float:

@@ -27,10 +27,9 @@ from .settings import Evaluation
 def resample(
     engine: Engine, asked: Asked, evaluation: Evaluation, *, temperature: float = 1.0
 ) -> dict[str, list[EvalRow]]:
-    """Both controls of an evaluation, by control name; finished files are read back.
-
-    Raises ValueError for an engine that answers by likelihood, and FileNotFoundError unless the setting itself was evaluated: its tokens are the budget, question by question.
-    """
+    """Both controls of an evaluation, by control name; finished files are read back. Raises ValueError for an engine that
+    answers by likelihood, FileNotFoundError unless the setting itself was evaluated: its tokens are the budget, question
+    by question."""
     if any(scores_options(engine, p) for p in asked.problems):
         raise ValueError("answers by likelihood are not sampled, all fresh ones would be alike: set answer_by to text")
     base = asked.directory / evaluation.file
@@ -57,7 +56,7 @@ def repeated(rows: Sequence[EvalRow], first: Sequence[Attempt]) -> float | None:
 
 
 def _resampled(engine: Engine, part: Asked, budgets: Sequence[int], mode: Mode, temperature: float) -> list[EvalRow]:
-    rows = [row_of(p, a) for p, a in zip(part.problems, part.first, strict=True)]
+    rows = [row_of(*pair) for pair in part.pairs()]
     going = [i for i, a in enumerate(part.first) if mode == "intrinsic" or not a["correct"]]
     drawn = _spend(engine, part.at(going), [budgets[i] for i in going], temperature)
     for i, samples in zip(going, drawn, strict=True):
@@ -103,6 +102,6 @@ def _same(problem: Problem, a: str | None, b: str | None) -> bool:
 
 
 def _verified(row: dict[str, Any]) -> dict[str, Any]:
-    """The row of `resample` from that of `resample_vote`: right if any sample is. The samples, and how they were read, stay with the vote."""
+    """The row of `resample` from that of `resample_vote`: right if any sample is. How samples were read stays there."""
     right = row["turn1_correct"] or any(correct for _, correct, _ in row.get("samples", []))
     return {k: v for k, v in row.items() if k not in ("samples", "read", "truncated")} | {"turn2_correct": right}

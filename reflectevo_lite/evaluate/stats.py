@@ -58,11 +58,9 @@ def mcnemar(wins: int, losses: int) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values (Holm 1979), in the order given: the j-th smallest of m times m − j + 1, kept
     monotone and at most 1. Below 0.05 means: significant with a family-wise error of 5 %."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
+    p, order = np.array(p_values, float), np.argsort(p_values, kind="stable")
+    p[order] = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(p), 0, -1)))
+    return p.tolist()
 
 
 def smallest_detectable(discordant: float, n: int) -> float | None:

@@ -19,14 +19,11 @@ COLUMNS = ("setting", "n", *embedded.Truth._fields, "whole", "mended")
 
 
 def checked(problems: Sequence[Problem], rows: Sequence[Any]) -> Iterator[tuple[Any, embedded.Truth]]:
-    """(row, what holds of its reflection) of each reflection on a wrong, readable answer to an embedded question.
-
-    `rows`: eval rows with the text of their first answers (`read_rows`). Of other questions nothing is known.
-    """
-    by_id = {p["id"]: p for p in problems if p["meta"].get("source") == "synthetic"}
-    for r in rows:
-        known = r["id"] in by_id and r["reflection"] is not None and not r["turn1_correct"]
-        if known and (found := embedded.truth(by_id[r["id"]], r["turn1"], r["reflection"])):
+    """(row, what holds of its reflection) of each reflection on a wrong, readable answer to an embedded question. `rows`:
+    eval rows with the text of their first answers (`read_rows`)."""
+    by_id = {p["id"]: p for p in problems}
+    for r in (r for r in rows if r["id"] in by_id and r["reflection"] is not None and not r["turn1_correct"]):
+        if found := embedded.truth(by_id[r["id"]], r["turn1"], r["reflection"]):
             yield r, found
 
 

@@ -1,5 +1,4 @@
-"""Which words of a reflection work? Texts are edited, and the same Generator answers again
-(notebooks/beyond/words.ipynb).
+"""Which words of a reflection work? Texts are edited, the same Generator answers again (notebooks/beyond/words.ipynb).
 
 What a second answer owes to the place that is blamed, to the cause, to the plan, or to there being a text at all.
 """
@@ -18,9 +17,8 @@ from ..generate import Engine
 from ..rows import EvalRow, Problem
 from .carryover import swap
 from .evaluation import Asked, shuffled
-from .metrics import compare
+from .metrics import PAIRED, paired, share
 from .settings import Evaluation
-from .stats import wilson
 
 Edit = Callable[[Problem, str, str, random.Random], str | None]  # (problem, attempt, reflection) → the edited text
 FOLDER = "words"
@@ -33,10 +31,7 @@ def cut(problem: Problem, attempt: str, text: str, rng: random.Random) -> str | 
     return f"{found[0]}." if found else re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0] or None
 
 
-def _part(part: Any) -> Edit:
-    return lambda problem, attempt, text, rng: embedded.edit(problem, attempt, text, part, rng)
-
-
+_part: Callable[[Any], Edit] = lambda part: lambda p, attempt, text, rng: embedded.edit(p, attempt, text, part, rng)
 EDITS: dict[str, tuple[str, Edit | None]] = {
     "cut": ("cut to the place it blames", cut),
     "cause": ("another cause", _part("cause")),
@@ -55,14 +50,12 @@ def edit_words(engine: Engine, run: store.Run, asked: Asked, name: str) -> None:
     """
     rows = run.read("evals", Evaluation(name).file)
     for edit, (_, change) in EDITS.items():
+        rng, told = random.Random(f"words/{edit}/{asked.seed}"), zip(rows, asked.problems, asked.first, strict=True)
         if change is None:
             changed = _within_tasks(rows, asked.seed)
         else:
-            rng = random.Random(f"words/{edit}/{asked.seed}")
-            triples = zip(asked.problems, asked.first, rows, strict=True)
             changed = [
-                r | {"reflection": r["reflection"] and change(p, a["completion"], r["reflection"], rng)}
-                for p, a, r in triples
+                r | {"reflection": (t := r["reflection"]) and change(p, a["completion"], t, rng)} for r, p, a in told
             ]
         swap(engine, asked, changed, None, f"{FOLDER}/{Evaluation(name, control=edit).file}")
 
@@ -87,11 +80,7 @@ def words_table(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
             name = Evaluation.parse(path.name).setting
             before = {r["id"]: r for r in run.read("evals", Evaluation(name).file)}
             now = [r for r in store.iter_jsonl(path) if r["reflection"] not in (None, before[r["id"]]["reflection"])]
-            then, right = [before[r["id"]] for r in now], sum(r["turn2_correct"] for r in now)
-            c = compare(edit, now, name, then, seed)
-            share = (right / max(1, len(now)), *wilson(right, len(now)))
-            unedited = sum(r["turn2_correct"] for r in then) / max(1, len(then))
-            rows.append((said, len(now), *share, unedited, c["diff"], *c["ci"], c["p_mcnemar"]))
-    columns = ["edit", "n", "mended", "low", "high", "unedited", "difference", "diff low", "diff high", "p"]
-    frame = pd.DataFrame(rows, columns=columns)
+            then = [before[r["id"]] for r in now]
+            rows.append((said, *share(now), share(then)[1], *paired(now, then, seed)))
+    frame = pd.DataFrame(rows, columns=["edit", "n", "mended", "low", "high", "unedited", *PAIRED])
     return frame[frame["n"] > 0]
