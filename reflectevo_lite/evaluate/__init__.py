@@ -22,7 +22,7 @@ from .rounds import (
 )  # fmt: skip
 from .settings import (
     BASELINE, CONTROLS, SETTINGS, TRAININGS, Evaluation, Setting, Training, files, label, left_out, reflecting,
-    round_setting, setting, settings, trainings,
+    rollout_files, round_setting, setting, settings, trainings,
 )  # fmt: skip
 from .stats import over_seeds, wilson
 from .truth import truth_table, whole

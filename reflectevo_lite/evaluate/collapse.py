@@ -60,6 +60,7 @@ def _place(text: str) -> str | None:
     return str(place) if place is not None else found[1] if found else None
 
 
+HARVEST = ("reflections", "corrected", "distinct", "words")
 SIGNS = {  # column of `watch` → (what a collapse does to it, in words; how far it may move against round 1)
     "distinct": ("fewer different reflections", 0.5),
     "distinct_2": ("fewer different word pairs", 0.5),
@@ -91,4 +92,4 @@ def collapse_warnings(frame: pd.DataFrame) -> list[str]:
 def harvest(found: Sequence[Any]) -> dict[str, float]:
     """What a round's rollouts yielded: reflections, the share that led to a right answer, how varied and how long."""
     habits = _habits([(row, x) for row in found for x in row["reflections"]])
-    return {name: habits[name] for name in ("reflections", "corrected", "distinct", "words")}
+    return {name: habits[name] for name in HARVEST}

@@ -6,7 +6,7 @@ A gain on multiple choice says something of a reflection only as far as it excee
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,10 +21,8 @@ COLUMNS = ("setting", "task", "n", "acc_t1", "acc_t2", "blind", "fitted", "exces
 
 
 def chance_after(problem: Problem, attempt: Attempt) -> float:
-    """Expected Acc@t2 of a blind guess among the options that a first answer leaves; 1 for a right one.
-
-    An answer that named no option (nothing was read) removes none.
-    """
+    """Expected Acc@t2 of a blind guess among the options that a first answer leaves; 1 for a right one. An answer that
+    named no option (nothing was read) removes none."""
     options = len(problem["choices"])
     return 1.0 if attempt["correct"] else 1 / max(1, options - (attempt["answer"] is not None))
 
@@ -32,24 +30,24 @@ def chance_after(problem: Problem, attempt: Attempt) -> float:
 def likeliest(rollouts: Iterable[Any]) -> dict[tuple[str, str | None], Any]:
     """(task, wrong answer) → the gold that went with it most often in training rollouts: a guess that looks at no
     question. Ties go to the one met first."""
-    seen: dict[tuple[str, str | None], Counter[Any]] = {}
-    for r in rollouts:
-        if r["problem"]["grader"] == "choice" and not r["turn1"]["correct"]:
-            key = (r["problem"]["task"], r["turn1"]["answer"])
-            seen.setdefault(key, Counter())[r["problem"]["answer"]] += 1
+    seen: dict[tuple[str, str | None], Counter[Any]] = defaultdict(Counter)
+    for problem, first in ((r["problem"], r["turn1"]) for r in rollouts):
+        if problem["grader"] == "choice" and not first["correct"]:
+            seen[problem["task"], first["answer"]][problem["answer"]] += 1
     return {key: counts.most_common(1)[0][0] for key, counts in seen.items()}
 
 
 def elimination(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
-    """Every oracle-mode evaluation on multiple choice beside guessing, one row for each task; fractions.
-
+    """Every oracle-mode evaluation on multiple choice beside guessing, one row for each task; fractions. Perhaps empty.
     `blind`: expected Acc@t2 of a guess among the options left (`chance_after`); `fitted`: Acc@t2 of the likeliest gold
     given the wrong letter, learned from the run's training rollouts; `excess`: Acc@t2 − blind, with the 95 % bootstrap
-    interval over questions. Empty if no question is multiple choice.
-    """
+    interval over questions."""
     known, rows = likeliest(run.rows("rollouts", "train.jsonl")), list[Any]()
     asked = zip(run.read("data", "test.jsonl"), run.read("evals", "turn1.jsonl"), strict=True)
-    told = [(p["id"], p["task"], a["correct"], *_guesses(known, p, a)) for p, a in asked if p["grader"] == "choice"]
+    told = []
+    for p, a in (pair for pair in asked if pair[0]["grader"] == "choice"):
+        fitted = a["correct"] or known.get((p["task"], a["answer"])) == p["answer"]
+        told.append((p["id"], p["task"], a["correct"], chance_after(p, a), fitted))
     guessed = pd.DataFrame(told, columns=["id", "task", "acc_t1", "blind", "fitted"]).set_index("id")
     for one in sorted((e for e in files(run) if e.mode == "oracle"), key=lambda e: e.order):
         second = {r["id"]: r["turn2_correct"] for r in run.rows("evals", one.file)}
@@ -59,12 +57,6 @@ def elimination(run: store.Run, *, seed: int = 0) -> pd.DataFrame:
             more = (some["acc_t2"] - some["blind"]).to_numpy(float)
             rows.append((label(one.setting, one.control), task, len(some), *means, more.mean(), *mean_ci(more, seed)))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _guesses(known: dict[Any, Any], problem: Problem, attempt: Attempt) -> tuple[float, bool]:
-    """Chance of a blind guess, and whether the likeliest gold is right; a right first answer stays."""
-    guess = known.get((problem["task"], attempt["answer"]))
-    return chance_after(problem, attempt), attempt["correct"] or guess == problem["answer"]
 
 
 def eliminated(acc_t1: float, options: int) -> float:

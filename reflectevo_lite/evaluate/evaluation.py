@@ -72,11 +72,9 @@ def first_turns(
 def evaluate(
     engine: Engine, asked: Asked, setting: Setting, evaluation: Evaluation | None = None, turns: int = 2
 ) -> list[EvalRow]:
-    """The rows of one evaluation of a setting (default: its plain oracle mode), kept in its file.
-
-    From turn 3 on, the latest attempt takes the first one's place. The `turn2` of a setting that only answers is
-    the tuned model's answer to the bare question ("t1 only" in the paper). Raises ValueError for another control.
-    """
+    """The rows of one evaluation of a setting (default: its plain oracle mode), kept in its file. From turn 3 on, the
+    latest attempt takes the first one's place. The `turn2` of a setting that only answers is the tuned model's answer to
+    the bare question ("t1 only" in the paper). Raises ValueError for another control."""
     how = evaluation or Evaluation(setting.name)
     if how.control not in (None, "retry", "shuffled", "accused"):
         known = "evaluate makes retry, shuffled and accused, resample the others"

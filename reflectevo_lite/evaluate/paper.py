@@ -61,11 +61,8 @@ def orientation() -> pd.DataFrame:
     ones, so for orientation only. With what a blind guess among the other three options makes of LogiQA's Acc@t1."""
     frame = published()
     frame = frame[frame["model"].isin(MODELS.values())]
-    guess = (
-        frame[frame["benchmark"] == "LogiQA"]
-        .drop_duplicates("model")
-        .assign(setting="a blind guess after a wrong letter")
-    )
+    guess = frame[frame["benchmark"] == "LogiQA"].drop_duplicates("model")
+    guess = guess.assign(setting="a blind guess after a wrong letter")
     guess["Acc@t2"] = [round(100 * eliminated(acc / 100, 4), 1) for acc in guess["Acc@t1"]]
     both = pd.concat([frame, guess]).sort_values("model", kind="stable").set_index(["model", "setting", "benchmark"])
     return both["Acc@t2"].unstack(sort=False).rename_axis(columns="benchmark")

@@ -12,7 +12,7 @@ from typing import Any
 from .. import store
 from ..grading import UNREAD, read
 from ..rows import Attempt
-from .settings import files
+from .settings import files, rollout_files
 
 Row = dict[str, Any]
 TOO_MUCH, FEWEST = 0.10, 10
@@ -44,11 +44,9 @@ def _answers(rows: Iterable[Row]) -> Iterator[tuple[Row, int, str, bool, str | N
 
 
 def reading(setting: str, rows: Iterable[Row]) -> list[Row]:
-    """The shares of one file's answers, by task (and "all") and turn, in the form of metrics.json's `reading`:
-
-    setting, task, turn, n, `unreadable` and `cut_off` (fractions; an answer that was cut but read counts for the latter
-    alone), `how` (numbers by rule or reason).
-    """
+    """The shares of one file's answers, by task (and "all") and turn, in the form of metrics.json's `reading`: setting,
+    task, turn, n, `unreadable` and `cut_off` (fractions; an answer that was cut but read counts for the latter alone),
+    `how` (numbers by rule or reason)."""
     found: dict[tuple[str, int], list[Counter]] = defaultdict(lambda: [Counter(), Counter()])
     for problem, turn, how, cut, _ in _answers(rows):
         for task in ("all", problem["task"]):
@@ -72,9 +70,7 @@ def reading(setting: str, rows: Iterable[Row]) -> list[Row]:
 
 def _kept(run: store.Run) -> dict[str, Iterable[Row]]:
     """Everything that a run keeps answers in, by setting: rollouts, those of later rounds, first answers, evaluations."""
-    later = sorted(run.path("rounds").glob("*/rollouts.jsonl"), key=lambda path: (len(path.parent.name), path))
-    paths = {"rollouts": run.path("rollouts", "train.jsonl")} | {f"rollouts round {p.parent.name}": p for p in later}
-    found: dict[str, Iterable[Row]] = {name: store.iter_jsonl(path) for name, path in paths.items() if path.exists()}
+    found: dict[str, Iterable[Row]] = {name: store.iter_jsonl(path) for name, path in rollout_files(run).items()}
     first, test = run.path("evals", "turn1.jsonl"), run.path("data", "test.jsonl")
     if first.exists() and test.exists():
         both = zip(store.iter_jsonl(test), store.iter_jsonl(first), strict=False)
@@ -113,12 +109,10 @@ def reading_warnings(shares: Sequence[Row]) -> list[str]:
     worst, and the remedy."""
     said = []
     for what, advice in ADVICE.items():
-        worst = [r for r in shares if r["task"] != "all" and too_many(r, what)]
-        worst.sort(key=lambda r: -r[what])
+        worst = sorted((r for r in shares if r["task"] != "all" and too_many(r, what)), key=lambda r: -r[what])
         places = [f"{r[what]:.0%} of {r['n']:,} ({r['setting']}, {r['task']}, turn {r['turn']})" for r in worst[:3]]
         if worst:
             more = f", and more than 10 % in {len(worst) - 3} other places" * (len(worst) > 3)
-            said.append(
-                advice.format(", ".join(places) + more, next((how for how in worst[0]["how"] if how in UNREAD), ""))
-            )
+            why = next((how for how in worst[0]["how"] if how in UNREAD), "")
+            said.append(advice.format(", ".join(places) + more, why))
     return said

@@ -22,14 +22,13 @@ from .. import curate, store
 from ..generate import Adapter, Engine, generate_rollouts
 from ..rows import Problem
 from ..train import TrainParams, train_dpo, train_sft
-from .collapse import harvest
+from .collapse import HARVEST, harvest
 from .evaluation import Asked, evaluate, first_turns, read_rows
 from .metrics import compare, describe
 from .settings import BASELINE, Evaluation, round_setting
 from .truth import whole
 
 ROUND_DATA = {"sft": "d_plus", "dpo": "d_pm"}  # how a round is trained → the curated set that it is trained on
-SAMPLING = ("k", "instructions", "temperature", "max_new_tokens")
 
 
 def questions_of_round(
@@ -85,19 +84,20 @@ def rot(run: store.Run, r: int, questions: Sequence[Problem]) -> str | None:
     return f"Its reflections are true in every part less often: {fell}. **The texts rot**, whatever the accuracy says."
 
 
+def _rollouts(engine: Engine, out: Path, pool: Sequence[Problem], r: int, p: Any, reflector: Adapter = None) -> Any:
+    how = {name: getattr(p, name) for name in ("k", "instructions", "temperature", "max_new_tokens")}
+    questions = questions_of_round(pool, p.n_rollout, r, p.round_questions)
+    return generate_rollouts(engine, questions, out, reflector=reflector, seed=p.seed + r, **how)
+
+
 def run_round(
     engine: Engine, run: store.Run, r: int, p: Any, pool: Sequence[Problem], asked: Asked, earlier: Iterable[Any] = ()
 ) -> dict[str, Any]:
-    """One round: rollouts by the round before on questions of `pool`, curation, training, evaluation.
-
-    Trains on this round's rows alone, or together with the `earlier` ones (`p.round_data` "union"). Returns what
-    `rounds_table` shows, the adapter's path and the curated rows trained on (`data`); with none, `rows` is empty too.
-    Resumable at every step.
-    """
+    """One round: rollouts by the round before on questions of `pool`, curation, training, evaluation. Trains on this
+    round's rows alone, or with the `earlier` ones too (`p.round_data` "union"). Returns what `rounds_table` shows, the
+    adapter's path and the curated rows trained on (`data`); with none, `rows` is empty too. Resumable at every step."""
     previous, how, folder = adapter_of_round(run, r - 1), p.round_training, run.path("rounds", str(r))
-    questions, out = questions_of_round(pool, p.n_rollout, r, p.round_questions), folder / "rollouts.jsonl"
-    sampling: dict[str, Any] = {name: getattr(p, name) for name in SAMPLING} | {"seed": p.seed + r}
-    found = generate_rollouts(engine, questions, out, reflector=previous, **sampling)
+    found = _rollouts(engine, folder / "rollouts.jsonl", pool, r, p, previous)
     kept = curate.Clean(found) if p.drop_leaks else found
     fresh = list(curate.d_plus(kept) if how == "sft" else curate.d_pm(kept, seed=p.seed + r))
     store.write_jsonl(folder / f"{ROUND_DATA[how]}.jsonl", fresh)
@@ -106,26 +106,20 @@ def run_round(
     made = {"round": r, **harvest(found)}
     if not curate.with_rows({setting.name: used}):
         return made | {"adapter": previous, "data": [], "rows": []}
-    rows, params = (
-        curate.examples("reflector" if how == "sft" else "preference", used),
-        TrainParams.of({"dpo": "further"}.get(how, how), p),
-    )
     if how == "sft":
-        train_sft(rows, adapter, model=p.model, params=params)
+        train, form, rates, start = train_sft, "reflector", "sft", None
     else:
-        train_dpo(rows, adapter, model=p.model, params=params, start=previous)
+        train, form, rates, start = train_dpo, "preference", "further", previous
+    train(curate.examples(form, used), adapter, model=p.model, params=TrainParams.of(rates, p), start=start)
     return made | {"adapter": adapter, "data": used, "rows": evaluate(engine, asked, setting, turns=p.turns)}
 
 
 def one_pass(engine: Engine, run: store.Run, pool: Sequence[Problem], p: Any) -> int:
     """What rounds are worth beyond their data: the base model's rollouts on the questions of *all* rounds, made into D±
     at once, `curated/one_pass.jsonl`. Returns the number of pairs. Resumable."""
-    files = [run.path("rollouts", "train.jsonl")]
+    found = run.read("rollouts", "train.jsonl")
     for r in range(2, p.rounds + 1):
-        files.append(run.path("rollouts", f"one_pass_{r}.jsonl"))
-        sampling: dict[str, Any] = {name: getattr(p, name) for name in SAMPLING} | {"seed": p.seed + r}
-        generate_rollouts(engine, questions_of_round(pool, p.n_rollout, r, p.round_questions), files[-1], **sampling)
-    found = [row for file in files for row in store.iter_jsonl(file)]
+        found += _rollouts(engine, run.path("rollouts", f"one_pass_{r}.jsonl"), pool, r, p)
     kept = curate.Clean(found) if p.drop_leaks else found
     return store.write_jsonl(run.path("curated", "one_pass.jsonl"), curate.d_pm(kept, seed=p.seed))
 
@@ -136,10 +130,18 @@ def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 
     for entry in [base, *(d for d in done if d["rows"])]:
         row = describe(Evaluation(BASELINE), "all", entry["rows"], seed)
         low, high = (row["acc_t1"] + bound for bound in row["delta_ci"])
-        yielded = {key: entry.get(key, math.nan) for key in ("reflections", "corrected", "distinct", "words")}
-        shown = {key: row[key] for key in ("acc_t1", "acc_t2")} | {"low": low, "high": high, "n": row["n"]}
-        rows.append({"round": entry["round"]} | shown | yielded)
-    return pd.DataFrame(rows)
+        rows.append(
+            (
+                entry["round"],
+                row["acc_t1"],
+                row["acc_t2"],
+                low,
+                high,
+                row["n"],
+                *(entry.get(key, math.nan) for key in HARVEST),
+            )
+        )
+    return pd.DataFrame(rows, columns=["round", "acc_t1", "acc_t2", "low", "high", "n", *HARVEST])
 
 
 def first_round(run: store.Run, how: Literal["sft", "dpo"] = "sft") -> dict[str, Any]:

@@ -60,6 +60,13 @@ def files(run: store.Run) -> dict[Evaluation, Path]:
     return {Evaluation.parse(path.name): path for path in sorted(run.path("evals").glob("*.*.jsonl"))}
 
 
+def rollout_files(run: store.Run) -> dict[str, Path]:
+    """The files of rollouts that a run has, by name: "rollouts", then "rollouts round 2" and so on."""
+    rounds = sorted(run.path("rounds").glob("*/rollouts.jsonl"), key=lambda path: (len(path.parent.name), path))
+    paths = {"rollouts": run.path("rollouts", "train.jsonl")} | {f"rollouts round {p.parent.name}": p for p in rounds}
+    return {name: path for name, path in paths.items() if path.exists()}
+
+
 class Training(NamedTuple):
     """One adapter of a run: its folder in `adapters/`, how it is trained, on what, from where, with whose rates."""
 
@@ -70,9 +77,7 @@ class Training(NamedTuple):
     form: str  # what an example is: a key of `curate.FORMS`
     rows: str  # the file of rows that examples are made of, in the run directory
     start: str | None = None  # the adapter that it goes on from
-    rates: Literal["sft", "corrector", "dpo", "further", "grpo"] = (
-        "sft"  # whose parameters: <rates>_learning_rate, <rates>_epochs, <rates>_batch_size
-    )
+    rates: Literal["sft", "corrector", "dpo", "further", "grpo"] = "sft"  # parameters <rates>_learning_rate, _epochs, …
 
 
 PLUS, UNFILTERED = "curated/d_plus.jsonl", "curated/unfiltered.jsonl"
@@ -90,9 +95,7 @@ _TRAININGS = (
     Training("plus_lucky", "reflector (D+, lucky)", "ablation", "sft", "reflector", "curated/plus_lucky.jsonl"),
     Training("star", "corrected answers", "ablation", "sft", "star", PLUS),
     Training("redo", "corrected second answers", "ablation", "sft", "redo", PLUS),
-    Training(
-        "one_pass", "one pass", "one_pass", "dpo", "preference", "curated/one_pass.jsonl", "reflector", rates="further"
-    ),
+    Training("one_pass", "one pass", "one_pass", "dpo", "preference", "curated/one_pass.jsonl", "reflector", "further"),
     Training("grpo", "GRPO", "grpo", "grpo", "reward", ROLLOUTS, rates="grpo"),
 )
 TRAININGS: dict[str, Training] = {t.name: t for t in _TRAININGS}
@@ -193,12 +196,8 @@ def settings(notebook: str, run: store.Run) -> Iterator[Setting]:
 
 def reflecting(run: store.Run) -> list[str]:
     """The evaluated settings in which the Reflector writes texts of its own and the untrained Generator answers."""
-    known = sorted({setting(e.setting) for e in files(run) if e.mode == "oracle" and not e.control}, key=_place)
-    return [s.name for s in known if not (s.one_stage or s.answers or s.corrector)]
-
-
-def _place(one: Setting) -> tuple[int, str, str]:
-    return Evaluation(one.name).order
+    plain = sorted((e for e in files(run) if e.mode == "oracle" and not e.control), key=lambda e: e.order)
+    return [s.name for e in plain if not ((s := setting(e.setting)).one_stage or s.answers or s.corrector)]
 
 
 def left_out(run: store.Run) -> list[str]:

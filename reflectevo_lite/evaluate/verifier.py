@@ -48,16 +48,13 @@ def accuses(reflection: str) -> bool:
 def verifier_table(run: store.Run, name: str, *, seed: int = 0) -> pd.DataFrame:
     """What follows from a setting's second turns under each verifier: Acc@t2 with its bootstrap interval; `broken` and
     `accused`: shares of right answers that are broken, that are called wrong; `auroc` of "something is wrong". Fractions.
-
     Verifiers: the gold answer with a share of verdicts flipped (expected over flips), the model's own intrinsic
-    reflection, and the likelihood of the first answer, which accuses as many as are wrong in training.
-    """
+    reflection, and the likelihood of the first answer, which accuses as many as are wrong in training."""
     rows = run.read("evals", FOLDER, Evaluation(name, control="accused").file)
     right, after = (np.array([r[key] for r in rows], bool) for key in ("turn1_correct", "turn2_correct"))
     doubts = {f"gold answer, {noise:.0%} flipped": np.where(right, noise, 1 - noise) for noise in NOISE}
-    if run.path("evals", Evaluation(name, "intrinsic").file).exists():
-        said = run.read("evals", Evaluation(name, "intrinsic").file)
-        doubts["its own reflection"] = np.array([accuses(r["reflection"] or "") for r in said], float)
+    if (path := run.path("evals", Evaluation(name, "intrinsic").file)).exists():
+        doubts["its own reflection"] = np.array([accuses(r["reflection"] or "") for r in store.iter_jsonl(path)], float)
     scores = dict(doubts)
     if run.path("evals", FOLDER, "confidence.jsonl").exists():
         scores["its own likelihood"] = -np.array(run.read("evals", FOLDER, "confidence.jsonl"))
@@ -79,7 +76,5 @@ def auroc(scores: Sequence[float] | np.ndarray, positive: np.ndarray) -> float:
     1982); NaN if either kind is missing."""
     from scipy.stats import mannwhitneyu
 
-    scores = np.asarray(scores, float)
-    if not positive.any() or positive.all():
-        return float("nan")
-    return float(mannwhitneyu(scores[positive], scores[~positive]).statistic / positive.sum() / (~positive).sum())
+    yes, no = np.asarray(scores, float)[positive], np.asarray(scores, float)[~positive]
+    return float(mannwhitneyu(yes, no).statistic / len(yes) / len(no)) if len(yes) and len(no) else float("nan")

@@ -44,10 +44,8 @@ EDITS: dict[str, tuple[str, Edit | None]] = {
 
 
 def edit_words(engine: Engine, run: store.Run, asked: Asked, name: str) -> None:
-    """Second answers to the edited reflections of a setting, by the untouched Generator; kept in `evals/words/`.
-
-    A text that an edit does not apply to (a malformed one has no parts) is left out of that edit's comparison.
-    """
+    """Second answers to the edited reflections of a setting, by the untouched Generator; kept in `evals/words/`. A text
+    that an edit does not apply to (a malformed one has no parts) is left out of that edit's comparison."""
     rows = run.read("evals", Evaluation(name).file)
     for edit, (_, change) in EDITS.items():
         rng, told = random.Random(f"words/{edit}/{asked.seed}"), zip(rows, asked.problems, asked.first, strict=True)

@@ -82,9 +82,8 @@ class Transcripts:
                 yield id, row["task"], found.stem, outcome, *told, file, place, 0
 
     def _rollouts(self) -> Iterator[tuple]:
-        rounds = [path.parent.name for path in self.run.path("rounds").glob("*/rollouts.jsonl")]
-        files = {f"rollouts round {r}": f"rounds/{r}/rollouts.jsonl" for r in sorted(rounds, key=lambda r: (len(r), r))}
-        for setting, file in ({"rollouts": "rollouts/train.jsonl"} | files).items():
+        for setting, path in evaluate.rollout_files(self.run).items():
+            file = path.relative_to(self.run.directory).as_posix()
             for place, row in enumerate(self._open(file)):
                 first = row["turn1"]
                 about = (row["id"], row["problem"]["task"], setting)

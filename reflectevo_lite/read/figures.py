@@ -78,6 +78,15 @@ def _name_rows(axes: Axes, results: pd.DataFrame) -> None:
     axes.invert_yaxis()
 
 
+def _finish(axes: Axes, names: Iterable[str], columns: int, x: str, title: str, **limits: Any) -> None:
+    """A chart of horizontal bars: their names from the top, and the legend, if any, in so many columns below."""
+    axes.set_yticks(range(len(names := list(names))), names)
+    axes.invert_yaxis()
+    if columns:
+        _legend_below(axes, columns, 0.4 if columns > 1 else 0.5)
+    _label(axes, x, "", title, **limits)
+
+
 def _bars(value: Any, low: Any, high: Any) -> np.ndarray:
     """Lengths of error bars below and above a number, or each of several, as matplotlib wants them."""
     return np.clip([value - low, high - value], 0, None).reshape(2, -1)
@@ -359,11 +368,8 @@ def localisation(frame: pd.DataFrame) -> Figure:
     axes.barh(at, 100 * frame["localised"], color=GREEN, height=0.55, label="blames a wrong place")
     axes.barh(at + 0.33, 100 * frame[last], color=ORANGE, height=0.12, label=last)
     axes.vlines(100 * frame["chance"], at - 0.35, at + 0.4, color="black", lw=1.5, label="a place at random")
-    axes.set_yticks(at, frame["setting"])
-    axes.invert_yaxis()
-    _legend_below(axes, 3, 0.4)
     told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
-    _label(axes, told, "", "Does the reflection find the mistake?", xlim=(0, 100))
+    _finish(axes, frame["setting"], 3, told, "Does the reflection find the mistake?", xlim=(0, 100))
     return figure
 
 
@@ -375,11 +381,8 @@ def truth(frame: pd.DataFrame) -> Figure:
     axes.barh(at - 0.19, 100 * frame["whole"], color=GREEN, height=0.36, label="true in every part")
     axes.barh(at + 0.19, 100 * frame["mended"], color=BLUE, height=0.36, label="led to a right answer")
     axes.scatter(100 * frame["place"], at - 0.19, color="black", marker="|", s=90, label="names a wrong place")
-    axes.set_yticks(at, frame["setting"])
-    axes.invert_yaxis()
-    _legend_below(axes, 3, 0.4)
     told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
-    _label(axes, told, "", "Do reflections say what is so?", xlim=(0, 100))
+    _finish(axes, frame["setting"], 3, told, "Do reflections say what is so?", xlim=(0, 100))
     return figure
 
 
@@ -389,25 +392,20 @@ def bars(frame: pd.DataFrame, rows: str, share: str, x: str, title: str, mark: s
     figure, axes = _figure(8.5, 0.42 * len(frame) + 1.5)
     at, value = np.arange(len(frame)), 100 * frame[share]
     axes.barh(at, value, color=BLUE, height=0.6)
-    axes.errorbar(
-        value, at, xerr=_bars(value, 100 * frame["low"], 100 * frame["high"]), fmt="none", ecolor="black", capsize=3
-    )
+    spread = _bars(value, 100 * frame["low"], 100 * frame["high"])
+    axes.errorbar(value, at, xerr=spread, fmt="none", ecolor="black", capsize=3)
     if mark:
         axes.scatter(100 * frame[mark], at, color="black", marker="|", s=260, lw=2, label=mark)
-        _legend_below(axes, 1)
-    axes.set_yticks(at, frame[rows])
-    axes.invert_yaxis()
-    _label(axes, f"{x}, n ≤ {_n(frame['n'])}, bars: 95 % interval", "", title, xlim=(0, 100))
+    told = f"{x}, n ≤ {_n(frame['n'])}, bars: 95 % interval"
+    _finish(axes, frame[rows], bool(mark), told, title, xlim=(0, 100))
     return figure
 
 
 def error_classes(frame: pd.DataFrame) -> Figure:
     """Share of wrong answers mended, by class of their first error, from `read.error_classes`."""
     figure, axes = _figure(9, 4)
-    counts, palette = (
-        frame.groupby("class")["n"].max().sort_values(ascending=False),
-        _colours(frame["setting"].unique()),
-    )
+    counts = frame.groupby("class")["n"].max().sort_values(ascending=False)
+    palette = _colours(frame["setting"].unique())
     at, width = np.arange(len(counts)), 0.8 / len(palette)
     for i, (name, some) in enumerate(frame.groupby("setting", sort=False)):
         share, n = some.set_index("class").reindex(counts.index).fillna(0)[["mended", "n"]].to_numpy().T
@@ -430,15 +428,12 @@ def taxonomy(shares: pd.DataFrame) -> Figure:
     axes.barh(at, share, color=[colours.get(group, GREY) for group in groups], height=0.6)
     spread = _bars(share, 100 * shares["low"], 100 * shares["high"])
     axes.errorbar(share, at, xerr=spread, fmt="none", ecolor="black", capsize=3, lw=1.1)
-    axes.scatter(100 * shares["paper"], at, zorder=4, **paper)
-    axes.set_yticks(at, [f"{name} ({n:,})" for name, n in zip(shares["class"], shares["n"], strict=True)])
-    axes.invert_yaxis()
+    axes.scatter(100 * shares["paper"], at, zorder=4, label="the paper's failures", **paper)
     for name, colour in colours.items():
         axes.barh([0], [0], color=colour, label=name)
-    axes.scatter([], [], label="the paper's failures", **paper)
-    _legend_below(axes, 5, 0.4)
+    names = [f"{name} ({n:,})" for name, n in zip(shares["class"], shares["n"], strict=True)]
     told = f"share of wrong first attempts (%), n = {_n(shares['total'])}, bars: 95 % interval"
-    _label(axes, told, "", "What goes wrong in first attempts")
+    _finish(axes, names, 5, told, "What goes wrong in first attempts")
     return figure
 
 

@@ -28,7 +28,7 @@ def by_rule(problem: Problem | None, attempt: str, answer: str | None = "", *, t
     steps apply."""
     if truncated:
         return "completeness"
-    if problem and problem.get("meta", {}).get("source") == "synthetic":
+    if embedded.synthetic(problem):
         found = embedded.diagnose(problem, attempt)
         return found[0][1] if found else "format" if found is None else None
     if answer is None:
@@ -42,12 +42,10 @@ def false_equations(text: str) -> list[str]:
     wrong = []
     plain = text.replace("−", "-").replace("\\times", "×").replace("\\div", "÷").replace("$", "")
     for found in _EQUATION.finditer(plain):
-        value, places = _value(found[1]), len(found[2].partition(".")[2])
-        if value is None:
-            continue
-        rounding = Fraction(1, 2 * 10**places) if places or value.denominator > 1 else 0
-        if abs(value - Fraction(found[2].replace(",", ""))) > rounding:
-            wrong.append(found[0])
+        if (value := _value(found[1])) is not None:
+            places = len(found[2].partition(".")[2])
+            rounding = Fraction(1, 2 * 10**places) if places or value.denominator > 1 else 0
+            wrong += [found[0]] * (abs(value - Fraction(found[2].replace(",", ""))) > rounding)
     return wrong
 
 

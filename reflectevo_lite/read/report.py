@@ -118,10 +118,8 @@ def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
     guessed = pd.DataFrame(metrics.get("elimination", []))
     for task, some in guessed.groupby("task") if len(guessed) else ():
         below = some[some["excess"] <= 0]["setting"].nunique()
-        yield (
-            f"{task} is multiple choice: a blind guess among the options left after a wrong one gives "
-            f"{100 * some['blind'].iloc[0]:.1f} %, and {below} of {some['setting'].nunique()} settings are not above it."
-        )
+        guess = f"a blind guess among the options left after a wrong one gives {100 * some['blind'].iloc[0]:.1f} %"
+        yield f"{task} is multiple choice: {guess}, and {below} of {some['setting'].nunique()} settings are not above it."
     if left := evaluate.left_out(run):
         yield f"Nothing to train on, so left out: {', '.join(left)}."
     if not run.path("env.json").exists():
@@ -166,10 +164,8 @@ def _sampled(run: store.Run, n: int, seed: int) -> dict[str, Any]:
 
 
 def sample(frame: pd.DataFrame, settings: list[str], n: int, seed: int) -> list[int]:
-    """Row numbers of up to `n` transcripts, in turn from each outcome; seeded.
-
-    Of the second setting (intrinsic mode) only broken answers are taken, which the first (oracle mode) cannot have.
-    """
+    """Row numbers of up to `n` transcripts, in turn from each outcome; seeded. Of the second setting (intrinsic mode)
+    only broken answers are taken, which the first (oracle mode) cannot have."""
     groups = []
     for outcome in OUTCOMES:
         wanted = (frame["setting"] == settings[outcome == "broken"]) & (frame["outcome"] == outcome)

@@ -45,14 +45,15 @@ def _percent(value: float, bounds: Sequence[float]) -> list[float]:
 def results(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
     """The results table in the paper's form, one row per setting: rates and Δ in percent, the four flips. `key` is the
     eval file's stem, `tokens per question` counts what follows turn 1."""
+    columns = ["key", "setting", "Acc@t1", "Acc@t2", "Δ", "Δ low", "Δ high", "c→c", "c→i", "i→c", "i→i"]
     rows = []
     for e, r in _rows(metrics, mode).items():
-        row = {"key": e.stem, "setting": evaluate.label(e.setting, e.control)}
-        row |= {"Acc@t1": 100 * r["acc_t1"], "Acc@t2": 100 * r["acc_t2"]}
-        row |= zip(("Δ", "Δ low", "Δ high"), _percent(r["delta"], r["delta_ci"]), strict=True)
-        row |= {f"{kind[0]}→{kind[1]}": r["flips"][kind] for kind in ("cc", "ci", "ic", "ii")}
-        rows.append(row | {"tokens per question": r["tokens"] / max(1, r["n"]), "n": r["n"]})
-    return pd.DataFrame(rows)
+        rates = (100 * r["acc_t1"], 100 * r["acc_t2"], *_percent(r["delta"], r["delta_ci"]))
+        flips = (r["flips"][kind] for kind in ("cc", "ci", "ic", "ii"))
+        rows.append(
+            (e.stem, evaluate.label(e.setting, e.control), *rates, *flips, r["tokens"] / max(1, r["n"]), r["n"])
+        )
+    return pd.DataFrame(rows, columns=[*columns, "tokens per question", "n"]) if rows else pd.DataFrame()
 
 
 def with_intervals(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
@@ -76,9 +77,8 @@ def unmoved(table: pd.DataFrame) -> str:
     still = table.assign(wrong=wrong)[table["setting"].str.contains(" · ") & (table["i→c"] < 0.01 * wrong)]
     counts = still.groupby(still["setting"].str.split(" · ").str[-1], sort=False)[["i→c", "wrong"]].sum()
     said = "; ".join(f"{name} ({mended:,} of {n:,} wrong answers mended)" for name, mended, n in counts.itertuples())
-    return (
-        f"Controls that did not move: {said}. Any change beats them; a gain over them is no evidence." if said else ""
-    )
+    told = f"Controls that did not move: {said}. Any change beats them; a gain over them is no evidence."
+    return told if said else ""
 
 
 def results_of(run: store.Run) -> pd.DataFrame:
@@ -134,23 +134,20 @@ def _verdict(made: Sequence[Row], one: Evaluation) -> str | None:
 def modes(metrics: Row) -> pd.DataFrame:
     """Intrinsic beside oracle: Δ, low and high of each setting that was evaluated both ways, in points. `broken` and
     `mended` are the shares of intrinsic mode, in percent."""
-    oracle, found = _rows(metrics, "oracle"), []
-    for one, r in _rows(metrics, "intrinsic").items():
-        if told := oracle.get(one._replace(mode="oracle")):
-            row: Row = {"setting": evaluate.label(one.setting, one.control)}
-            for name, each in (("oracle", told), ("intrinsic", r)):
-                columns = (f"Δ {name}", f"{name} low", f"{name} high")
-                row |= zip(columns, _percent(each["delta"], each["delta_ci"]), strict=True)
-            n = max(1, r["n"])
-            found.append(row | {"broken": 100 * r["flips"]["ci"] / n, "mended": 100 * r["flips"]["ic"] / n, "n": n})
-    return pd.DataFrame(found)
+    both = [results(metrics, mode=mode) for mode in ("oracle", "intrinsic")]
+    if both[0].empty or both[1].empty:
+        return pd.DataFrame()
+    names = [{"Δ": f"Δ {mode}", "Δ low": f"{mode} low", "Δ high": f"{mode} high"} for mode in ("oracle", "intrinsic")]
+    told, untold = (table.rename(columns=new) for table, new in zip(both, names, strict=True))
+    n = untold["n"].clip(lower=1)
+    untold = untold.assign(broken=100 * untold["c→i"] / n, mended=100 * untold["i→c"] / n, n=n)
+    told = told[["setting", *names[0].values()]]
+    return told.merge(untold[["setting", *names[1].values(), "broken", "mended", "n"]], on="setting")
 
 
 def accused(run: store.Run) -> pd.DataFrame:
-    """How often a reflection that was told nothing finds fault with right and with wrong first answers.
-
-    Intrinsic mode, embedded tasks. Columns: setting, first answer, accused, right afterwards (percent of n), n.
-    """
+    """How often a reflection that was told nothing finds fault with right and with wrong first answers. Intrinsic mode,
+    embedded tasks. Columns: setting, first answer, accused, right afterwards (percent of n), n."""
     rows, columns = [], ["setting", "first answer", "accused", "right afterwards"]
     for e in (e for e in evaluate.files(run) if (e.mode, e.control) == ("intrinsic", None)):
         for r in (r for r in run.read("evals", e.file) if r["reflection"] and r["task"] in embedded.FAMILIES):
@@ -162,10 +159,9 @@ def accused(run: store.Run) -> pd.DataFrame:
 
 def by_instruction(rollouts: Sequence[Row]) -> pd.DataFrame:
     """Sampled reflections by instruction: verify, locate, plan, n, and the share whose second turn was correct."""
-    outcomes: dict[str, list[bool]] = {}
-    for r in (r for row in rollouts for r in row["reflections"] if r["instruction"] != "generic"):
-        outcomes.setdefault(r["instruction"], []).append(r["turn2"]["correct"])
-    rows = [(*prompts.parts(name), len(right), sum(right) / len(right)) for name, right in sorted(outcomes.items())]
+    asked = [(r["instruction"], r["turn2"]["correct"]) for row in rollouts for r in row["reflections"]]
+    named = pd.DataFrame(asked, columns=["name", "right"]).query("name != 'generic'").groupby("name")["right"]
+    rows = [(*prompts.parts(name), len(right), right.mean()) for name, right in named]
     return pd.DataFrame(rows, columns=["verify", "locate", "plan", "n", "corrected"])
 
 
@@ -174,23 +170,22 @@ def _diagnosed(problems: Sequence[Row], evals: Evals) -> Iterator[tuple[str, Row
     by_id = {p["id"]: p for p in problems}
     for setting, rows in evals.items():
         for r in rows:
-            problem = by_id[r["id"]]
-            if not r["turn1_correct"] and problem["meta"].get("source") == "synthetic":
-                yield setting, r, embedded.diagnose(problem, r["turn1"]) or []
+            if not r["turn1_correct"] and embedded.synthetic(by_id[r["id"]]):
+                yield setting, r, embedded.diagnose(by_id[r["id"]], r["turn1"]) or []
 
 
 def localisation(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
     """How often a reflection on a wrong answer blames a place that is truly wrong; empty unless tasks are synthetic.
     `evals`: rows by setting, with first answers (`evaluate.read_rows`). Columns: setting, n, localised, blames the last
     step, chance (a random place); fractions."""
-    columns, hits = ["localised", "blames the last step", "chance"], {}
+    hits, columns = [], ["setting", "localised", "blames the last step", "chance"]
     for setting, r, errors in _diagnosed(problems, evals):
         if errors and r["reflection"]:
             places, steps = {place for place, _ in errors}, r["turn1"].count("Step ")
             blame = embedded.blamed(r["reflection"])
-            hits.setdefault(setting, []).append((blame in places, blame == steps, len(places) / (steps + 1)))
-    rows = [(s, len(found), *pd.DataFrame(found, columns=columns).mean()) for s, found in hits.items()]
-    return pd.DataFrame(rows, columns=["setting", "n", *columns])
+            hits.append((setting, float(blame in places), float(blame == steps), len(places) / (steps + 1)))
+    by_setting = pd.DataFrame(hits, columns=columns).groupby("setting", sort=False)
+    return by_setting.mean().assign(n=by_setting.size()).reset_index()[["setting", "n", *columns[1:]]]
 
 
 def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
@@ -204,24 +199,33 @@ def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
 
 def readings(shares: Sequence[Row]) -> pd.DataFrame:
     """How answers were read, from `evaluate.reading`: over all tasks, and each task in which a share is above 10 %.
-
-    Columns: setting, task, turn, n, unreadable and cut off (percent), how (rules that read an answer and reasons why none was, with numbers).
-    """
+    Columns: setting, task, turn, n, unreadable and cut off (percent), how (rules that read an answer and reasons why
+    none was, with numbers)."""
     rows = []
     for r in shares:
         if r["task"] == "all" or any(evaluate.too_many(r, what) for what in ("unreadable", "cut_off")):
-            row = {"setting": Evaluation.parse(r["setting"]).label} | {k: r[k] for k in ("task", "turn", "n")}
-            row |= {"unreadable": 100 * r["unreadable"], "cut off": 100 * r["cut_off"]}
-            rows.append(row | {"how": ", ".join(f"{how} {n:,}" for how, n in r["how"].items())})
-    return pd.DataFrame(rows)
+            how = ", ".join(f"{how} {n:,}" for how, n in r["how"].items())
+            rows.append(
+                (
+                    Evaluation.parse(r["setting"]).label,
+                    r["task"],
+                    r["turn"],
+                    r["n"],
+                    100 * r["unreadable"],
+                    100 * r["cut_off"],
+                    how,
+                )
+            )
+    return pd.DataFrame(rows, columns=["setting", "task", "turn", "n", "unreadable", "cut off", "how"])
 
 
 def unread(run: store.Run, n: int = 10, seed: int = 0) -> pd.DataFrame:
     """`n` answers that were not read, drawn from all of the run: setting, task, id, turn, why, said (its end)."""
-    found = list(evaluate.unread(run))
-    rows = []
-    for setting, about, turn, why, text in random.Random(f"unread/{seed}").sample(found, min(n, len(found))):
-        rows.append((Evaluation.parse(setting).label, about["task"], about["id"], turn, why, text[-300:]))
+    found = [
+        (Evaluation.parse(setting).label, about["task"], about["id"], turn, why, text[-300:])
+        for setting, about, turn, why, text in evaluate.unread(run)
+    ]
+    rows = random.Random(f"unread/{seed}").sample(found, min(n, len(found)))
     return pd.DataFrame(rows, columns=["setting", "task", "id", "turn", "why", "said"])
 
 
@@ -269,11 +273,11 @@ def turn_curve(evals: Evals) -> pd.DataFrame:
         for t in evaluate.by_turn(found):
             spent += t["tokens"] / n
             gained = 0 if before is None else round((t["acc"] - before) * n)
-            row = {"setting": setting, "turn": t["turn"], "accuracy": t["acc"], "low": t["ci"][0], "high": t["ci"][1]}
-            row |= {"tokens": t["tokens"] / n, "spent": spent}
-            rows.append(row | {"tokens per gain": t["tokens"] / gained if gained > 0 else None, "n": len(found)})
+            cost = (t["tokens"] / n, spent, t["tokens"] / gained if gained > 0 else None)
+            rows.append((setting, t["turn"], t["acc"], *t["ci"], *cost, len(found)))
             before = t["acc"]
-    return pd.DataFrame(rows)
+    columns = ["setting", "turn", "accuracy", "low", "high", "tokens", "spent", "tokens per gain", "n"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def reflections(transcripts: Transcripts, settings: Sequence[str], limit: int = 2000) -> pd.DataFrame:

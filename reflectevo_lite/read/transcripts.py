@@ -78,8 +78,8 @@ def page(items: Sequence[dict[str, Any]], chips: Sequence[str] = ()) -> str:
 def _column(item: dict[str, Any]) -> dict[str, Any]:
     first_right, second_right = OUTCOMES[item["outcome"]]
     problem = item["problem"]
-    synthetic = problem and problem.get("meta", {}).get("source") == "synthetic"
-    errors = embedded.diagnose(problem, item["turn1"]) or [] if synthetic and not first_right else []
+    wrong_step = embedded.synthetic(problem) and not first_right
+    errors = embedded.diagnose(problem, item["turn1"]) or [] if wrong_step else []
     old, new = differences(item["turn1"], item["turn2"]) if item["turn2"] else ([("", item["turn1"])], [])
     gold = problem["answer"] if problem else "not kept in this run"
     named = ", ".join(f"{_place(place)} ({name})" for place, name in errors)
