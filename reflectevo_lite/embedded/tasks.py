@@ -7,6 +7,7 @@ mistake has a place (a step number, or "answer") and a class of the paper's erro
 *careful* redo of one place mends nothing else, so a reflection has to point at the right one. Gold places serve
 analysis only (`diagnose`): no training set of the pipeline contains them."""
 
+import functools
 import hashlib
 import random
 import re
@@ -74,10 +75,7 @@ class Task:
         return self.wording.format(self.start, " ".join(f"{op.capitalize()}." for op in self.ops))
 
     def gold(self) -> str:
-        state = self.start
-        for op in self.ops:
-            state = self.apply(op, state)
-        return self.answer_of(state)
+        return self.answer_of(functools.reduce(lambda state, op: self.apply(op, state), self.ops, self.start))
 
     def hasty(self) -> Attempt:
         """Turn 1 of someone who makes every systematic mistake that the question invites."""
@@ -107,20 +105,14 @@ class Task:
 
     def errors(self, attempt: Attempt) -> list[tuple[Place, str]]:
         """Every wrong place of an attempt with its class, in order."""
-        found: list[tuple[Place, str]] = []
-        before = (self.start, *attempt.states)
+        before, found = (self.start, *attempt.states), list[tuple[Place, str]]()
         for i, (read, result) in enumerate(zip(attempt.ops, attempt.states, strict=True)):
-            if i >= len(self.ops):
-                found.append((i + 1, "completeness"))
-            elif read != self.ops[i]:
-                found.append((i + 1, "context"))
+            if read not in self.ops[i : i + 1]:
+                found.append((i + 1, "completeness" if i >= len(self.ops) else "context"))
             elif result != self.apply(read, before[i]):
                 found.append((i + 1, self.step_class))
-        if len(attempt.ops) < len(self.ops):
-            found.append((len(attempt.ops) + 1, "completeness"))
-        if attempt.answer != self.answer_of(before[-1]):
-            found.append((ANSWER, self.answer_class))
-        return found
+        found += [(len(attempt.ops) + 1, "completeness")] * (len(attempt.ops) < len(self.ops))
+        return found + [(ANSWER, self.answer_class)] * (attempt.answer != self.answer_of(before[-1]))
 
     def parse(self, text: str) -> Attempt | None:
         """Read an attempt back from (model-written) text; None if it does not follow the grammar."""

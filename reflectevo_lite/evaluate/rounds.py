@@ -129,18 +129,8 @@ def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 
     rows, base = [], {"round": 0, "rows": run.read("evals", Evaluation(BASELINE).file)}
     for entry in [base, *(d for d in done if d["rows"])]:
         row = describe(Evaluation(BASELINE), "all", entry["rows"], seed)
-        low, high = (row["acc_t1"] + bound for bound in row["delta_ci"])
-        rows.append(
-            (
-                entry["round"],
-                row["acc_t1"],
-                row["acc_t2"],
-                low,
-                high,
-                row["n"],
-                *(entry.get(key, math.nan) for key in HARVEST),
-            )
-        )
+        reached = (row["acc_t1"], row["acc_t2"], *(row["acc_t1"] + bound for bound in row["delta_ci"]), row["n"])
+        rows.append((entry["round"], *reached, *(entry.get(key, math.nan) for key in HARVEST)))
     return pd.DataFrame(rows, columns=["round", "acc_t1", "acc_t2", "low", "high", "n", *HARVEST])
 
 

@@ -134,15 +134,16 @@ def _verdict(made: Sequence[Row], one: Evaluation) -> str | None:
 def modes(metrics: Row) -> pd.DataFrame:
     """Intrinsic beside oracle: Δ, low and high of each setting that was evaluated both ways, in points. `broken` and
     `mended` are the shares of intrinsic mode, in percent."""
-    both = [results(metrics, mode=mode) for mode in ("oracle", "intrinsic")]
-    if both[0].empty or both[1].empty:
-        return pd.DataFrame()
-    names = [{"Δ": f"Δ {mode}", "Δ low": f"{mode} low", "Δ high": f"{mode} high"} for mode in ("oracle", "intrinsic")]
-    told, untold = (table.rename(columns=new) for table, new in zip(both, names, strict=True))
-    n = untold["n"].clip(lower=1)
-    untold = untold.assign(broken=100 * untold["c→i"] / n, mended=100 * untold["i→c"] / n, n=n)
-    told = told[["setting", *names[0].values()]]
-    return told.merge(untold[["setting", *names[1].values(), "broken", "mended", "n"]], on="setting")
+    oracle, found = _rows(metrics, "oracle"), []
+    for one, r in _rows(metrics, "intrinsic").items():
+        if told := oracle.get(one._replace(mode="oracle")):
+            row: Row = {"setting": evaluate.label(one.setting, one.control)}
+            for name, each in (("oracle", told), ("intrinsic", r)):
+                columns = (f"Δ {name}", f"{name} low", f"{name} high")
+                row |= zip(columns, _percent(each["delta"], each["delta_ci"]), strict=True)
+            n = max(1, r["n"])
+            found.append(row | {"broken": 100 * r["flips"]["ci"] / n, "mended": 100 * r["flips"]["ic"] / n, "n": n})
+    return pd.DataFrame(found)
 
 
 def accused(run: store.Run) -> pd.DataFrame:
@@ -178,14 +179,14 @@ def localisation(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
     """How often a reflection on a wrong answer blames a place that is truly wrong; empty unless tasks are synthetic.
     `evals`: rows by setting, with first answers (`evaluate.read_rows`). Columns: setting, n, localised, blames the last
     step, chance (a random place); fractions."""
-    hits, columns = [], ["setting", "localised", "blames the last step", "chance"]
+    columns, hits = ["localised", "blames the last step", "chance"], {}
     for setting, r, errors in _diagnosed(problems, evals):
         if errors and r["reflection"]:
             places, steps = {place for place, _ in errors}, r["turn1"].count("Step ")
             blame = embedded.blamed(r["reflection"])
-            hits.append((setting, float(blame in places), float(blame == steps), len(places) / (steps + 1)))
-    by_setting = pd.DataFrame(hits, columns=columns).groupby("setting", sort=False)
-    return by_setting.mean().assign(n=by_setting.size()).reset_index()[["setting", "n", *columns[1:]]]
+            hits.setdefault(setting, []).append((blame in places, blame == steps, len(places) / (steps + 1)))
+    rows = [(s, len(found), *pd.DataFrame(found, columns=columns).mean()) for s, found in hits.items()]
+    return pd.DataFrame(rows, columns=["setting", "n", *columns])
 
 
 def error_classes(problems: Sequence[Row], evals: Evals) -> pd.DataFrame:
