@@ -106,10 +106,9 @@ def run_round(
     made = {"round": r, **harvest(found)}
     if not curate.with_rows({setting.name: used}):
         return made | {"adapter": previous, "data": [], "rows": []}
-    if how == "sft":
-        train, form, rates, start = train_sft, "reflector", "sft", None
-    else:
-        train, form, rates, start = train_dpo, "preference", "further", previous
+    ways: dict[str, Any] = {"sft": (train_sft, "reflector", "sft", None)}
+    ways["dpo"] = (train_dpo, "preference", "further", previous)
+    train, form, rates, start = ways[how]
     train(curate.examples(form, used), adapter, model=p.model, params=TrainParams.of(rates, p), start=start)
     return made | {"adapter": adapter, "data": used, "rows": evaluate(engine, asked, setting, turns=p.turns)}
 
