@@ -16,7 +16,8 @@ CHAT_TEMPLATE = (
 
 def phrases() -> list[str]:
     """The vocabulary, in the order of its ids: what the prompts and the embedded tasks are made of."""
-    locate, formats = (text for _, text in prompts.LOCATE.values()), prompts.ANSWER_FORMAT.values()
+    locate = (text for _, text in prompts.LOCATE.values())
+    formats = [text for kind, text in prompts.ANSWER_FORMAT.items() if kind != "scored"]  # younger than the weights
     sentences = [*prompts.VERIFY.values(), *locate, *prompts.PLAN.values(), prompts.GENERIC, prompts.LIMITS]
     sentences += [prompts.NOTHING_WRONG, prompts.RETRY, prompts.ONE_STAGE, prompts.ONE_STAGE_LAYOUT, *formats]
     sentences += [prompts.ANSWER_ONLY, *CAUSES.values(), "Plan: keep the answer."]
