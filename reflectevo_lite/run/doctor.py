@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
+
 from .. import generate, sandbox, store
 
 SERVERS = {"vllm": "vLLM", "sglang": "SGLang", "ray": "Ray", "transformers": "transformers serve"}
@@ -28,8 +30,6 @@ def examine() -> dict[str, str]:
 
 def device() -> str:
     """The GPUs and their free memory, or why there are none; CPUs."""
-    import torch
-
     cuda, cpus = f"CUDA {torch.version.cuda}", f"{os.cpu_count()} CPUs"
     if not torch.cuda.is_available():
         return f"no GPU (torch is built for {cuda if torch.version.cuda else 'CPUs only'}), {cpus}"
@@ -40,13 +40,7 @@ def device() -> str:
 
 def precision() -> str:
     """What models are loaded as with dtype "auto"."""
-    return generate.pick_dtype("auto", "cuda" if _has_cuda() else "cpu")
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    return generate.pick_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def unsloth() -> str:
@@ -64,7 +58,7 @@ def bitsandbytes() -> str:
 def _extra(package: str, without: str, on_gpu: str, on_cpu: str) -> str:
     if importlib.util.find_spec(package) is None:
         return f"not installed ({without}): pip install 'reflectevo_lite[gpu]'"
-    return f"{store.version(package)}{on_gpu if _has_cuda() else on_cpu}"
+    return f"{store.version(package)}{on_gpu if torch.cuda.is_available() else on_cpu}"
 
 
 def disk(folder: Path) -> str:
