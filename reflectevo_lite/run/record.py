@@ -1,7 +1,5 @@
 """A notebook opens its run here: its parameters are checked, compared with the run's record, and written down."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -28,10 +26,8 @@ class Params(SimpleNamespace):
 
 def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
     """The run that a notebook belongs to, and its parameters; `given` holds the notebook's own (its `globals()`).
-
     Raises BadParameter for a value that is not possible, BadRunDir for a place that cannot hold a run, and
-    ChangedParameters, naming each, if the run was made with other values, data or model files.
-    """
+    ChangedParameters, naming each, if the run was made with other values, data or model files."""
     from .. import data
 
     own = {name: given.get(name, default) for name, default in defaults(notebook).items()}
@@ -41,9 +37,7 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
     run = Run(store.run_dir(own["run_dir"]))
     recorded = run.params()
     check_recorded(run, recorded, notebook, own)
-    values = {
-        name: value for stage, others in recorded.items() for name, value in (defaults(stage) | others).items()
-    } | own
+    values = {k: v for stage, others in recorded.items() for k, v in (defaults(stage) | others).items()} | own
     model = values.get("model")
     files = [values["model"], *filter(None, [values.get("chat_template")])] if model else []
     found = {"data": store.fingerprints(run), "model": {f: generate.fingerprint(f) for f in files} or None}
