@@ -3,8 +3,6 @@
 Training on them teaches to state answers. The same patterns mask mentions: what a reflection helps beyond them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -45,9 +43,8 @@ def leak_shares(rollouts: Iterable[Rollout]) -> dict[str, float]:
     rows: dict[str, Iterator[tuple[Any, list[Any]]]] = {"d_plus": ((r, [r["reflection"]]) for r in d_plus(rollouts))}
     rows["d_pm"] = ((r, [r["chosen"], r["rejected"]]) for r in d_pm(rollouts))
     rows["d_pref"] = ((p.rollout, [p.a, p.b]) for p in both_helped(rollouts))
-    found = {
-        k: [any(leaks(r["problem"], r["turn1"], x["text"]) for x in some) for r, some in v] for k, v in rows.items()
-    }
+    leak = lambda r, some: any(leaks(r["problem"], r["turn1"], x["text"]) for x in some)
+    found = {name: [leak(*pair) for pair in pairs] for name, pairs in rows.items()}
     return {name: sum(each) / max(1, len(each)) for name, each in found.items()}
 
 
@@ -70,12 +67,8 @@ def _answers(problem: Problem) -> list[tuple[str | None, re.Pattern[str]]]:
     else:
         golds = problem["answer"] if isinstance(problem["answer"], list) else [problem["answer"]]
         said = [(None, gold) for gold in golds]
-    ordered = sorted(said, key=lambda pair: -len(pair[1]))
-    return [
-        (label, re.compile(rf"(?i)(?<![\w.]){re.escape(text.strip())}(?![\w]|\.\d)"))
-        for label, text in ordered
-        if text.strip()
-    ]
+    mention = lambda text: re.compile(rf"(?i)(?<![\w.]){re.escape(text.strip())}(?![\w]|\.\d)")
+    return [(label, mention(text)) for label, text in sorted(said, key=lambda pair: -len(pair[1])) if text.strip()]
 
 
 def _letter(label: str) -> re.Pattern[str]:
