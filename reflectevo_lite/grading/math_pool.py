@@ -6,8 +6,6 @@ work in the main thread only. So a worker is a plain `python math_worker.py` tha
 it. There are as many workers as threads that compare at the same time. They end with their input, so none outlives us.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -16,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 
 MAX_CHARS = 2000  # longer answers are wrong without a look
@@ -29,18 +28,16 @@ _POOLS: dict[str, list[subprocess.Popen]] = {"math": _idle, "scored": []}
 
 
 def same_math(gold: str, candidate: str) -> bool:
-    r"""True if two short answers (LaTeX or plain) are the same mathematically; gold first, its form counts.
-
-    Works from any thread, from notebooks and without an importable `__main__`. Takes about 1 ms, and at most 4 s (then
-    False); the first call starts a worker, about 2 s more. Raises RuntimeError only if math-verify cannot be imported.
-    """
+    """True if two short answers (LaTeX or plain) are the same mathematically; gold first, its form counts. Works from
+    any thread, from notebooks and without an importable `__main__`. Takes about 1 ms, and at most 4 s (then False); the
+    first call starts a worker, about 2 s more. Raises RuntimeError only if math-verify cannot be imported."""
     gold, candidate = str(gold).strip(), str(candidate).strip()
     if not gold or not candidate:
         return False
     if gold == candidate:
         return len(gold) <= MAX_CHARS or bool(_INTEGER.fullmatch(gold))
-    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(candidate):  # the usual case, soon told
-        return _digits(gold) == _digits(candidate)
+    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(candidate):  # the usual case, soon told, of any length
+        return Decimal(gold) == Decimal(candidate)
     if max(len(gold), len(candidate)) > MAX_CHARS:
         return False
     start = time.monotonic()
@@ -56,12 +53,6 @@ def scores_full(generator: list, entry: object, answer: str) -> bool:
     At most 4 s, then False; the first call starts a worker, about 2 s more. RuntimeError without the package.
     """
     return _ask("scored", [generator, entry, answer[-MAX_CHARS:]]) == "true"
-
-
-def _digits(text: str) -> str:
-    """An integer in one form, of any length: Python itself reads no more than 4,300 digits."""
-    digits = text.lstrip("+-").lstrip("0") or "0"
-    return "-" + digits if text[0] == "-" and digits != "0" else digits
 
 
 def _ask(kind: str, message: object) -> str:
