@@ -85,10 +85,13 @@ def _loose(text: str) -> str:
     for m in _STARTS.finditer(text):
         lines = _source(text[m.start() :]).split("\n")
         while left := left - 1:
-            if tree := _tree("\n".join(lines)):
+            tree, broken = _parsed("\n".join(lines))
+            if tree:
                 return "\n".join(lines).rstrip() if _names(tree) else ""
-            end = _broken_at(lines)
-            if not 0 < end < len(lines):
+            end = min(broken, len(lines) - 1)
+            while end > 0 and (not lines[end].strip() or lines[end][0] in " \t)]}"):  # to a line not indented, as prose
+                end -= 1
+            if end <= 0:
                 break
             lines = lines[:end]
         if not left:
@@ -96,28 +99,19 @@ def _loose(text: str) -> str:
     return ""
 
 
-def _broken_at(lines: list[str]) -> int:
-    """The line to cut at: where the parser gave up, or before it the last line that is not indented, as prose is."""
-    try:
-        ast.parse("\n".join(lines))
-    except SyntaxError as error:
-        at = min((error.lineno or 1) - 1, len(lines) - 1)
-        while at > 0 and (not lines[at].strip() or lines[at][0] in " \t)]}"):
-            at -= 1
-        return at
-    except (ValueError, RecursionError, MemoryError):
-        pass
-    return 0
-
-
 # ------------------------------------------------------------------ programs
-def _tree(code: str) -> ast.Module | None:
+def _parsed(code: str) -> tuple[ast.Module | None, int]:
+    """A program's tree, or None and the line (from 0) where the parser gave up."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+            return ast.parse(code), 0
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return None, (getattr(error, "lineno", None) or 1) - 1
+
+
+def _tree(code: str) -> ast.Module | None:
+    return _parsed(code)[0]
 
 
 def _names(tree: ast.Module) -> set[str]:
