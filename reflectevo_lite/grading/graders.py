@@ -5,8 +5,6 @@ as `math_worker.py` says. `text` is SQuAD's exact match, which knows no synonyms
 wrote.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import string
@@ -35,14 +33,10 @@ class Grade(NamedTuple):
 
 
 def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
-    """The answer in a completion and the rule that read it, or None and why nothing was read.
-
-    Rules: "cue", "box", "tag", "call", "verdict" ("C is correct"), "first line", "last line", "last value", "option
-    text", "code block", "bare code", "broken code", "whole text". Reasons: those of `UNREAD`, and "refused" ("none of
-    them").
-    `truncated`: the completion ended at the token limit, so an answer at its very end may be half of one and is not
-    read. Raises ValueError for an unknown grader, but never for a completion.
-    """
+    """The answer in a completion and the rule that read it, or None and why nothing was read (`UNREAD`, "refused").
+    Rules: those of `_FIRM` and `_LAST`, "cue", "verdict" ("C is correct"), "first line", "bare code". `truncated`: the
+    completion ended at the token limit; an answer at its very end may be half of one and is not read. Raises ValueError
+    for an unknown grader, but never for a completion: anything (nothing, megabytes, null bytes) is graded."""
     name = problem["grader"]
     if name not in _READ:
         raise ValueError(f"unknown grader {name!r} in problem {problem.get('id')!r}; there are: {', '.join(_READ)}")
@@ -59,11 +53,7 @@ def read(problem: Problem, completion: str, truncated: bool = False) -> Reading:
 
 
 def grade(problem: Problem, completion: str, truncated: bool = False) -> Grade:
-    """Grades one completion by `problem["grader"]`: choice, math, text, code, exact or scored, on what `read` reads.
-
-    Raises ValueError for an unknown grader, but never for a completion: anything (nothing, megabytes, null bytes) is
-    graded.
-    """
+    """Grades one completion by `problem["grader"]` on what `read` reads, and raises what it raises."""
     return _judged(problem, read(problem, completion, truncated))
 
 
@@ -73,8 +63,7 @@ def _judged(problem: Problem, reading: Reading) -> Grade:
 
 
 def grade_many(problems: Sequence[Problem], completions: Sequence[str], **how: Any) -> list[Grade]:
-    """Grades pairs in order; `how` as for `grade_readings`. Raises ValueError if the lengths differ or a grader is
-    unknown."""
+    """Grades pairs in order; `how` as for `grade_readings`. Raises ValueError also if the lengths differ."""
     if len(problems) != len(completions):
         raise ValueError(f"{len(problems)} problems but {len(completions)} completions")
     return grade_readings(problems, list(map(read, problems, completions)), **how)
@@ -126,11 +115,9 @@ def _scored(problem: Problem, answer: str) -> bool:
 
 
 def text_scores(golds: str | Sequence[str], prediction: str) -> tuple[float, float]:
-    """(exact match, F1) over words, each the best over `golds`, in [0, 1]; (0, 0) if there are no golds.
-
-    Normalisation and formula are SQuAD's (https://rajpurkar.github.io/SQuAD-explorer/): lower case, no ASCII
-    punctuation, no articles; before that, one Unicode form and straight quotes.
-    """
+    """(exact match, F1) over words, each the best over `golds`, in [0, 1]; (0, 0) if there are no golds. As SQuAD's
+    (https://rajpurkar.github.io/SQuAD-explorer/): lower case, no ASCII punctuation, no articles; before that, one
+    Unicode form and straight quotes."""
     words = _squad_words(prediction)
     pairs = [(_squad_words(gold), words) for gold in ([golds] if isinstance(golds, str) else golds)]
     return max((float(a == b) for a, b in pairs), default=0.0), max((_f1(a, b) for a, b in pairs), default=0.0)
