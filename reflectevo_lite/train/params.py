@@ -1,7 +1,5 @@
 """What a training is told: its hyper-parameters, checked and taken from a run's own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -59,7 +57,7 @@ class TrainParams:
             raise ValueError("; ".join(found))
 
     @classmethod
-    def of(cls, rates: str, p: Any) -> TrainParams:
+    def of(cls, rates: str, p: Any) -> "TrainParams":
         """From a run's parameters: its `<rates>_learning_rate` …, and every field that it has under its own name."""
         # a rate of the corrector that is 0 or None is that of SFT, one of DPO that goes on from an adapter DPO's
         prefix = {"corrector": "sft", "further": "dpo"}.get(rates, rates)
@@ -89,7 +87,7 @@ class GRPOParams(TrainParams):
             raise ValueError("validation_share and packing are for SFT and DPO: leave them out for GRPO")
 
     @classmethod
-    def of(cls, p: Any) -> GRPOParams:  # type: ignore[override]
+    def of(cls, p: Any) -> "GRPOParams":  # type: ignore[override]
         """From a run's parameters: `p.grpo_learning_rate` …, and every field that `p` has under its own name."""
         own = {name: getattr(p, f"grpo_{name}") for name in ("learning_rate", "batch_size", "generations")}
         own |= {"steps": max(1, p.grpo_steps), "temperature": p.temperature, "max_new_tokens": p.max_new_tokens}
