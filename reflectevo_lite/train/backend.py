@@ -4,8 +4,6 @@ Unsloth (https://github.com/unslothai/unsloth) replaces kernels and also the def
 parameters still make the same training on both: no default is relied on, and none may be overridden unseen.
 """
 
-from __future__ import annotations
-
 import enum
 from pathlib import Path
 from typing import Any
@@ -82,10 +80,8 @@ def checkpointing(params: TrainParams, model: Any) -> bool:
 
 def trainable(loaded: generate.Loaded, params: TrainParams, start: str | Path | None = None) -> tuple[Any, Any]:
     """(model, peft_config) as any TRL trainer takes them; call `settle` on the trainer built with them.
-
     Plain: the base model and a LoRA configuration for every linear layer but the head. Else the configuration is None,
-    and the model carries the adapter already (Unsloth, or `start`, which goes on) or needs none (full fine-tuning).
-    """
+    and the model carries the adapter already (Unsloth, or `start`, which goes on) or needs none (full fine-tuning)."""
     if params.full_finetuning:
         return loaded.model, None
     if start is not None:
@@ -93,23 +89,17 @@ def trainable(loaded: generate.Loaded, params: TrainParams, start: str | Path | 
 
         return PeftModel.from_pretrained(loaded.model, str(start), is_trainable=True), None
     lora: dict[str, Any] = {"r": params.lora_r, "lora_alpha": params.lora_alpha, "lora_dropout": params.lora_dropout}
-    lora |= {
-        "bias": "none",
-        "target_modules": linear_layers(loaded.model),
-        "use_rslora": False,
-        "init_lora_weights": True,
-    }
+    lora |= {"target_modules": linear_layers(loaded.model), "modules_to_save": None}
+    lora |= {"bias": "none", "use_rslora": False, "init_lora_weights": True}
     if generate.is_unsloth(loaded):
         from unsloth import FastLanguageModel
 
-        own: dict[str, Any] = {
-            "use_gradient_checkpointing": "unsloth" if checkpointing(params, loaded.model) else False
-        }
-        own |= {"random_state": params.seed, "max_seq_length": params.max_length, "modules_to_save": None}
+        own = {"use_gradient_checkpointing": "unsloth" if checkpointing(params, loaded.model) else False}
+        own |= {"random_state": params.seed, "max_seq_length": params.max_length}
         return FastLanguageModel.get_peft_model(loaded.model, **lora, **own), None
     from peft import LoraConfig
 
-    return loaded.model, LoraConfig(**lora, task_type="CAUSAL_LM", modules_to_save=None)
+    return loaded.model, LoraConfig(**lora, task_type="CAUSAL_LM")
 
 
 def linear_layers(model: Any) -> list[str]:

@@ -1,7 +1,5 @@
 """The TRL trainer of a job; its arguments that hang on a parameter stand here, the others in `backend.explicit`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """SFT and DPO (paper, section 3.4 and appendix) and GRPO; an interrupted training goes on, a finished one is kept."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -29,9 +27,7 @@ def train_sft(rows: Sequence[SFTRow], out: AnyPath, **how: Any) -> dict[str, Any
 
 def train_dpo(rows: Sequence[PreferenceRow], out: AnyPath, **how: Any) -> dict[str, Any]:
     """DPO (arXiv 2305.18290) on preference rows; the reference is the model, with `start`'s adapter frozen if given.
-
-    `how`: see `train`. The history also holds reward margins and accuracies.
-    """
+    The history also holds reward margins and accuracies. `how`: see `train`."""
     return train("dpo", rows, out, **how)
 
 
@@ -44,10 +40,8 @@ def train(
     kind: Kind, rows: Sequence[Any], out: AnyPath, *, model: str, params: TrainParams, start: AnyPath | None = None
 ) -> dict[str, Any]:
     """Train on `rows` and save a LoRA adapter of `model` (or, by full fine-tuning, a whole model) to `out`.
-
     `start`: an adapter, or a fully fine-tuned model, to go on from. Returns training.json's content (also rows, steps,
-    losses). Raises ValueError for no rows, no steps, too long rows, a missing `start`, an `out` trained otherwise.
-    """
+    losses). Raises ValueError for no rows, no steps, too long rows, a missing `start`, an `out` trained otherwise."""
     job = Job(kind, rows, Path(out).resolve(), model, params, str(Path(start).resolve()) if start else None)
     if not rows:
         raise ValueError(f"nothing to train {job.out.name} on: no curated row; generate more rollouts or raise k")
