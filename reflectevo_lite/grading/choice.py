@@ -10,11 +10,11 @@ from .replies import EMPTY, NO_CUE, NO_OPTION, REFUSED, TWO, Reading, last_said,
 
 _UNSURE, _NONE, _REFUSED = "?", "-", "!"  # several options, one that there is not, none of them: look no further
 _AFTER_LETTER = re.compile(
-    rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|{cues.REASONS}\b|\()", re.I
+    rf"\s*(?:$|[)\],:;!?|\]}}\"'”—–>。，、：…~#/\\<-]|\.(?!\s*[A-Z]\.)|{cues.W.reasons}\b|\()", re.I
 )
-_INITIAL = re.compile(rf"\.\s*[A-Z]\.|\.\s+(?!{cues.REASONS}\b)[a-z]")  # C. S. Lewis, E. coli
+_INITIAL = re.compile(rf"\.\s*[A-Z]\.|\.\s+(?!{cues.W.reasons}\b)[a-z]")  # C. S. Lewis, E. coli
 _FORMULA = re.compile(r"\s*(?:[=<>+^*/_]|\(\w\)\s*=)|-?\d")
-_LEAD = re.compile(rf"(?i)(?:[\s:({{\[\"'“‘<]+|选项|{cues.LEAD}\b(?![)\]]))*")
+_LEAD = re.compile(rf"(?i)(?:[\s:({{\[\"'“‘<]+|选项|{cues.W.lead}\b(?![)\]]))*")
 _LETTER = re.compile(r"([A-Za-z]|[A-Z]{2})(?![\w]|[-'’.][A-Za-z])([)\]}\"'”’>]*)")
 _JOINED = re.compile(  # a second letter
     r"[,\s]*(?:\b(?:or|and)\b|[/&,+])\s*(?:maybe |perhaps |possibly |also |even )?(?:option |choice )?"
@@ -27,7 +27,7 @@ _JUDGED = re.compile(  # the wording may stand between: "(B) the mill is correct
     rf"{cues.SEEMS}(?:the\s+|my\s+)?(?:most |best |only |clearly |definitely |indeed |single )*{cues.PRAISED}"
 )
 _CHOSEN = re.compile(
-    rf"(?i:\b{cues.PICK}(?:\s+(?:only|the|option|choice|answer|letter))*)\s*[(\[\"']*(?P<a>[A-Z])(?![\w'’])"
+    rf"(?i:\b{cues.W.pick}(?:\s+(?:only|the|option|choice|answer|letter))*)\s*[(\[\"']*(?P<a>[A-Z])(?![\w'’])"
 )
 _HEDGED = re.compile(
     rf"(?i:(?<![\w']){cues.HEDGE}[,:：]?"
@@ -35,7 +35,7 @@ _HEDGED = re.compile(
     r"\s*[:：]?\s*(?P<b>[(\[\"'“]*)(?P<a>[A-Za-z])(?![\w'’])[)\]\"'”]*"
     r"(?=\s*[.!。]?\s*(?:$|\n)|[.!。](?!\s*[A-Z]\.)\s|\s*,?\s*(?:because|since)\b|[).:,]*\s*[(\"'“]?(?P<w>[^\n]{2,200}))"
 )
-_SUBJECT = re.compile(rf"(?i)(?:^|[:;,(]|\b{cues.BEFORE}(?:\s+(?:is|the))?)\s*[(\[\"']*$")
+_SUBJECT = re.compile(rf"(?i)(?:^|[:;,(]|\b{cues.W.before}(?:\s+(?:is|the))?)\s*[(\[\"']*$")
 _LETTER_LINE = re.compile(
     r"((?:Option|Choice|Answer|Ans|Letter|Solution)\s*[.:]?\s*|[-•>]\s+)?"
     r"([(\[{\"'<]*)([A-Za-z]|[A-Z]{2})(?![\w'’])([)\]}>.:,;!\"'|–—-]*)\s*(.*)",

@@ -5,8 +5,6 @@ A reply is cut down to the model's own words, then searched for *statements*: pl
 The last statement that says something counts. `choice.py` and `math_reply.py` read what is said in their own way.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable
