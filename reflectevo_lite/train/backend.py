@@ -4,7 +4,9 @@ Unsloth (https://github.com/unslothai/unsloth) replaces kernels and also the def
 parameters still make the same training on both: no default is relied on, and none may be overridden unseen.
 """
 
+import csv
 import enum
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +14,6 @@ from .. import generate
 from .params import Kind, TrainParams
 
 LARGE = 1_000_000_000  # parameters from which on activations, not weights, decide whether a training step fits
-EXPLICIT: dict[str, Any] = {
-    "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "lr_scheduler_kwargs": None,
-    "neftune_noise_alpha": None, "label_smoothing_factor": 0.0, "average_tokens_across_devices": True,
-    "auto_find_batch_size": False, "dataloader_drop_last": False, "dataloader_num_workers": 0,
-    "eval_accumulation_steps": None, "torch_empty_cache_steps": None, "tf32": None,
-    "include_num_input_tokens_seen": "no", "logging_nan_inf_filter": True, "report_to": "none",
-}  # fmt: skip
-EXPLICIT_BY_KIND: dict[Kind, dict[str, Any]] = {
-    "sft": {
-        "padding_free": False, "packing_strategy": "bfd", "eval_packing": False, "shuffle_dataset": False,
-        "completion_only_loss": True, "assistant_only_loss": False,
-    },
-    "dpo": {
-        "padding_free": False, "label_smoothing": 0.0, "disable_dropout": True,
-        "precompute_ref_log_probs": False, "sync_ref_model": False,
-    },
-    "grpo": {
-        "remove_unused_columns": False, "shuffle_dataset": True, "disable_dropout": True, "sync_ref_model": False,
-        "loss_type": "dapo", "scale_rewards": "group", "importance_sampling_level": "token", "num_iterations": 1,
-        "epsilon": 0.2, "epsilon_high": 0.2,  # TRL's None means epsilon; Unsloth would make 0.28 of it
-        "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0,
-        "mask_truncated_completions": True, "use_vllm": False, "log_completions": False,
-    },
-}  # fmt: skip
 COMPUTED = ("gradient_checkpointing_kwargs", "eval_accumulation_steps")  # None leaves them to the library
 LEARNED = {  # what decides what is learned
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs",
@@ -47,12 +25,14 @@ FREE = ("bf16", "fp16", "dataset_num_proc")
 
 
 def explicit(kind: Kind, *, unsloth: bool = False) -> dict[str, Any]:
-    """The trainer arguments that hang on no parameter, so that no default of TRL's or Unsloth's is relied on."""
+    """The trainer arguments that hang on no parameter (`arguments.csv`): no default of TRL's or Unsloth's is relied on."""
     # rows are tokenised in this process: Unsloth starts workers for None, datasets for 1
     own: dict[str, Any] = {} if kind == "grpo" else {"dataset_num_proc": 1 if unsloth else None}
     if kind == "sft":  # the same loss, but TRL's chunks would bypass Unsloth's kernel
         own["loss_type"] = "nll" if unsloth else "chunked_nll"
-    return dict(**EXPLICIT, **EXPLICIT_BY_KIND[kind], **own)
+    with Path(__file__).with_name("arguments.csv").open(encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["trainer"] in ("all", kind)]
+    return {row["argument"]: json.loads(row["value"]) for row in rows} | own
 
 
 def compare(args: Any, given: dict[str, Any], *, unsloth: bool = False) -> None:
