@@ -1,7 +1,6 @@
 """Reflections that give the answer away, in spite of the instruction: a second answer then needs no insight.
 
-Training on them teaches to state answers. The same patterns mask mentions: what a reflection helps beyond them.
-"""
+Training on them teaches to state answers. The same patterns mask mentions: what a reflection helps beyond them."""
 
 import re
 from collections.abc import Iterable, Iterator

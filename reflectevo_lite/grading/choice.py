@@ -253,7 +253,5 @@ def _read_wording(text: str, options: _Options) -> str | None:
 def _concludes(said: str, words: str) -> bool:
     if not words or f" {words} " not in said or cues.DOUBT.search(said.replace(f" {words} ", " ")):
         return False
-    adverb = r"(?:\w+ly |therefore |thus |indeed )?"
-    return len(words.split()) > 2 or bool(
-        re.search(rf" (?:is|are|was|were|be|called|named) {adverb}{re.escape(words)} $", said)
-    )
+    verb = r" (?:is|are|was|were|be|called|named) (?:\w+ly |therefore |thus |indeed )?"
+    return len(words.split()) > 2 or bool(re.search(rf"{verb}{re.escape(words)} $", said))

@@ -2,8 +2,7 @@
 
 Limits: prose is read by patterns, not understood, so an answer that is only implied counts as none. `math` is as strict
 as `math_worker.py` says. `text` is SQuAD's exact match, which knows no synonyms. No grader raises on what a model
-wrote.
-"""
+wrote."""
 
 import os
 import re

@@ -96,7 +96,7 @@ def _expression(line: str) -> str | None:
     if not tokens or not _VALUE.search(line) or not all(map(_mathy, tokens)):
         return None
     line = re.sub(r"^(?:[-*•]\s+)|[.,;:\s]+$", "", line.strip()) or line
-    if (m := _FORMULA.fullmatch(line)) and not re.search(r"(?<!\\)\$", m[1] or ""):
+    if m := _FORMULA.fullmatch(line):
         line = (m[1] or m[2]).strip()
     return _result(line)
 
@@ -122,17 +122,17 @@ def _runs(text: str) -> list[tuple[int, str]]:
 
 def _trimmed(run: list[re.Match]) -> list[re.Match]:
     """Without the words at both ends that are an article, a bullet, a joining word or a lone letter."""
-    keep = [bool(_VALUE.search(m[0])) for m in run]
-    if not any(keep):
+    words = [m[0] for m in run]
+    if not (values := [i for i, word in enumerate(words) if _VALUE.search(word)]):
         return []
-    first, last = keep.index(True), len(run) - 1 - keep[::-1].index(True)
+    first, last = values[0], values[-1]
     while first > 0 and (
-        _OPERATOR.search(run[first - 1][0]) or _OPERATOR.match(run[first][0]) or run[first - 1][0][-1] in "(["
+        _OPERATOR.search(words[first - 1]) or _OPERATOR.match(words[first]) or words[first - 1][-1] in "(["
     ):
         first -= 1
-    while last + 1 < len(run) and (_OPERATOR.match(run[last + 1][0]) or _OPERATOR.search(run[last][0][-1])):
+    while last + 1 < len(run) and (_OPERATOR.match(words[last + 1]) or _OPERATOR.search(words[last][-1])):
         last += 1
-    while first < last and re.fullmatch(r"[=:*•>]+|-(?=$)", run[first][0]) and not (run[first][0] == "-" and first):
+    while first < last and re.fullmatch(r"[=:*•>]+|-(?=$)", words[first]) and not (words[first] == "-" and first):
         first += 1
     return run[first : last + 1]
 
@@ -140,7 +140,7 @@ def _trimmed(run: list[re.Match]) -> list[re.Match]:
 def _undressed(run: str) -> str:
     """Without delimiters, brackets that never close, and the punctuation of the sentence."""
     run = run.strip("*_\"'“”`").rstrip(".,;:!?")
-    if (m := _FORMULA.fullmatch(run)) and not re.search(r"(?<!\\)\$", m[1] or ""):
+    if m := _FORMULA.fullmatch(run):
         run = (m[1] or m[2]).strip()
     for left, right in ("()", "[]"):
         if run.startswith(left) and right not in run:

@@ -29,10 +29,8 @@ MAX_BRACKETS = 200  # of one kind; deeper nesting is no answer
 ORPHAN_S = 15  # the system ends a job that outlives its parent (POSIX)
 
 _UNICODE = str.maketrans("−–—÷⟨⟩，、\u00a0′’", "---/(),, ''", "\0") | {0x202F: r"\,", 0x2009: r"\,", 0x221A: "sqrt"}
-_COMMANDS = (  # need a space after them
-    r"×\times ·\cdot ⋅\cdot π\pi ∞\infty ≤\le ≥\ge ≠\neq ℝ\mathbb{R} ∅\emptyset ∪\cup ∈\in ±\pm °^\circ θ\theta"
-)
-_UNICODE |= {ord(pair[0]): pair[1:] + " " for pair in _COMMANDS.split()}
+_COMMANDS = r"×\times ·\cdot ⋅\cdot π\pi ∞\infty ≤\le ≥\ge ≠\neq ℝ\mathbb{R} ∅\emptyset ∪\cup ∈\in ±\pm °^\circ θ\theta"
+_UNICODE |= {ord(pair[0]): pair[1:] + " " for pair in _COMMANDS.split()}  # commands need a space after them
 for _char in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒":
     _UNICODE[ord(_char)] = r"\frac{" + unicodedata.normalize("NFKC", _char).replace("⁄", "}{") + "}"
 _RAISED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)")

@@ -2,8 +2,7 @@ r"""Where in a model's reply does it say its answer? What all readers share, and
 
 A reply is cut down to the model's own words, then searched for *statements*: places that announce an answer, by a cue
 ("Answer: …", "the answer is …", 答案), a box (`\boxed{}`), a tag (`<answer>`) or a call (the paper's `Finish[…]`).
-The last statement that says something counts. `choice.py` and `math_reply.py` read what is said in their own way.
-"""
+The last statement that says something counts. `choice.py` and `math_reply.py` read what is said in their own way."""
 
 import re
 import unicodedata
@@ -38,11 +37,8 @@ _THOUGHT = re.compile(r"(?i)</(?:think|thinking|thought|thoughts|reasoning)>|<\|
 _OPENED = re.compile(r"(?i)^\s*<(?:think|thinking)>")
 _END_TOKEN = re.compile(r"</?s>|<\|\w+\|>|<｜[^｜\n]{1,40}｜>|<(?:bos|eos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
 _ANSWERED = re.compile(r"(?i)\b(?:answer|ans)\b|finish\s*[\[(]|\\boxed|答案|####")
-_NEXT_TURN = re.compile(
-    r"^[ \t]*(?:\*\*|#+ )?(?:Question|Problem|Human|User|Q|Input|Instruction|Exercise|Passage)"
-    r"(?: ?\d{0,4} ?[:.]|(?: \d{1,4})?[ \t]*$)",
-    re.I | re.M,
-)
+_ASKS = "Question|Problem|Human|User|Q|Input|Instruction|Exercise|Passage"
+_NEXT_TURN = re.compile(rf"(?im)^[ \t]*(?:\*\*|#+ )?(?:{_ASKS})(?: ?\d{{0,4}} ?[:.]|(?: \d{{1,4}})?[ \t]*$)")
 
 
 def own_reply(text: str) -> str:
@@ -117,9 +113,8 @@ def last_said(text: str, found: list[Statement], read: Callable[[Statement], str
 
 
 # ------------------------------------------------------------------ text and exact answers
-_SENTENCE_END = re.compile(
-    r"(?<=[^\s.A-Z][^\s.])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)[.!?][*\"”]*\s+(?=[A-Z(*\"“])"
-)
+_SHORT = r"(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!Mrs)"
+_SENTENCE_END = re.compile(rf"(?<=[^\s.A-Z][^\s.]){_SHORT}[.!?][*\"”]*\s+(?=[A-Z(*\"“])")
 _REASON = re.compile(r"(?i)\s*[,;(–—-]?\s*\b(?:because|since)\b")
 _FONT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]{0,500})\}")
 _SIMPLE = re.compile(r"(?!.*\b(?:because|since)\b)([A-Za-z\d]+(?: [a-z\d]+){0,20})\.?")

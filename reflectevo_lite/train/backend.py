@@ -1,8 +1,7 @@
 """What differs between training through Unsloth and through plain TRL and PEFT: this is the one module that knows.
 
 Unsloth (https://github.com/unslothai/unsloth) replaces kernels and also the defaults of TRL's configurations. The same
-parameters still make the same training on both: no default is relied on, and none may be overridden unseen.
-"""
+parameters still make the same training on both: no default is relied on, and none may be overridden unseen."""
 
 import csv
 import enum

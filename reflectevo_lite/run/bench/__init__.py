@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from .cpu import measure
 from .gpu import generation, training
 
@@ -10,8 +12,6 @@ def run(out: str | Path, *, gpu: bool = False, rounds: int = 5, size: int = 256,
     """Measure, write every table to `out` (JSON and Markdown), and return the tables as Markdown. On the CPU, `rounds`
     comparisons each, `size` problems at a time. With `gpu`, also generation and training steps, for at most `seconds`.
     Raises ValueError for `gpu` without CUDA, and if `out` holds figures of another card."""
-    import torch
-
     if gpu and not torch.cuda.is_available():
         raise ValueError("bench --gpu needs a CUDA device: there is none here (leave --gpu out for the CPU's table)")
     tables = [measure(out, rounds=rounds, size=size)]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import torch
+
 from ... import generate, store, train
 from ...generate import TransformersEngine
 from ..memory import card
@@ -44,7 +46,6 @@ def make_model(shape: str, folder: str) -> dict[str, Any]:
 
 
 def _random(name: str, **tokens: Any) -> Any:
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     kind, s, _ = SHAPES[name]
@@ -72,8 +73,6 @@ def rows_of(kind: str, n: int, tokenizer: Any, longest: int = MAX_LENGTH, seed: 
 
 def train_steps(folder: str, shape: str, kind: str, arm: str, steps: int = 8, repeat: int = 0) -> dict[str, Any]:
     """Train `steps` steps after the warm-up: real tokens a second (padding is not counted), peak memory, share of peak."""
-    import torch
-
     on_card, (_, sizes, batch) = torch.cuda.is_available(), SHAPES[shape]
     trainer, backend = _trainer(folder, kind, arm, batch, steps, MAX_LENGTH if on_card else 64)
     seen, ends = _watch(trainer)
@@ -123,7 +122,6 @@ def _trainer(folder: str, kind: str, arm: str, batch: int, steps: int, longest: 
 
 def _watch(trainer: Any) -> tuple[list[int], list[float]]:
     """Lists that training fills: real tokens of each batch, and the moment each step ended."""
-    import torch
     from transformers import TrainerCallback
 
     seen, ends, collate = [], [], trainer.data_collator

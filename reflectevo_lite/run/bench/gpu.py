@@ -98,8 +98,6 @@ def generation(out: str | Path, *, seconds: float, shape: str = SHAPES[0], promp
 
 
 def _card() -> str | None:
-    import torch  # noqa: F401 - the environment names the card of an imported torch only
-
     return store.environment()["gpu"]
 
 
