@@ -232,10 +232,7 @@ def _peaks(setup: Setup, values: Values, limit: float | None) -> dict[str, float
 def _remedies(setup: Setup, values: Values, limit: float) -> list[str]:
     """The usual changes, in the order of what they cost, up to the first with which the run fits."""
     said, values = [], dict(values)
-
-    def fits() -> bool:
-        return max(_peaks(setup, values, limit).values()) <= limit * USABLE
-
+    fits = lambda: max(_peaks(setup, values, limit).values()) <= limit * USABLE
     for kind in ("sft", "dpo"):  # the same training, in smaller steps
         name = f"{kind}_batch_size"
         before = values[name]

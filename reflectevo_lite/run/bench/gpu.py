@@ -62,10 +62,8 @@ def training_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["shape"], row["kind"], row["arm"]), []).append(row)
-
-    def median(key: tuple[str, ...], name: str) -> float:
-        return statistics.median([row[name] for row in groups.get(key, []) if row.get(name)] or [float("nan")])
-
+    known = lambda key, name: [row[name] for row in groups.get(key, []) if row.get(name)]
+    median = lambda key, name: statistics.median(known(key, name) or [float("nan")])
     found = []
     for (shape, kind, arm), runs in groups.items():
         own, plain = (shape, kind, arm), (shape, kind, "plain, 4 bits" if arm in FOUR_BITS else "plain")
