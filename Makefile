@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PARAMS ?= params/tiny_cpu.yaml
 SEEDS ?= 1 2
+BEYOND ?= grpo,resampling,transfer,gain,ladder,ablation,words,verifier,one_pass
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -32,7 +33,7 @@ reference: $(INSTALLED)
 	  $(BIN)/reflectevo run params/tiny_cpu.yaml -p seed $$seed -p run_dir artifacts/seed_$$seed; \
 	  cp artifacts/seed_$$seed/metrics.json artifacts/reference/seeds/seed_$$seed.json; done
 	$(BIN)/reflectevo run params/tiny_cpu.yaml -p run_dir artifacts/reference/tiny_cpu --force \
-	  --with grpo,resampling,transfer,gain -p other_seeds '[$(foreach seed,$(SEEDS),artifacts/reference/seeds/seed_$(seed).json,)]'
+	  --with $(BEYOND) -p other_seeds '[$(foreach seed,$(SEEDS),artifacts/reference/seeds/seed_$(seed).json,)]'
 	cd artifacts/reference/tiny_cpu && sed -i 's#$(CURDIR)/##g' *.yaml *.json *.html notebooks/*.ipynb && \
 	  $(abspath $(BIN))/python -m zipfile -c rows.zip data rollouts curated rounds evals
 	$(BIN)/python tests/solutions.py

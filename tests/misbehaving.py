@@ -8,6 +8,7 @@ import _thread
 import json
 import os
 import re
+import signal
 import tempfile
 import threading
 import time
@@ -218,6 +219,7 @@ def run(case, folder):
             time.sleep(0.6)
         return None if found in ("gone", "sleep") else found
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     server = Misbehaving(script)
     engine = ServerEngine(server.url, "tiny", **({"retries": 3, "concurrency": 4} | case.options))
     how = {"k": 2, "chunk_size": 12, "seed": 5, "progress": False}

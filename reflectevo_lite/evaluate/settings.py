@@ -202,7 +202,8 @@ def reflecting(run: store.Run) -> list[str]:
 
 def left_out(run: store.Run) -> list[str]:
     """Settings that a run has no figures for because their training set came out empty, in words."""
-    empty = [t.name for t in TRAININGS.values() if (p := run.path(t.rows)).exists() and not p.stat().st_size]
+    tried = [t for t in TRAININGS.values() if t.notebook in run.params()]
+    empty = [t.name for t in tried if (p := run.path(t.rows)).exists() and not p.stat().st_size]
     sets = sorted(run.path("rounds").glob("*/d_p*.jsonl"))
     lost = [s for s in SETTINGS.values() if {s.reflector, s.corrector, s.answers} & set(empty)]
     lost += [round_setting(int(p.parent.name)) for p in sets if not p.stat().st_size]

@@ -60,7 +60,7 @@ class TrainParams:
     def of(cls, rates: str, p: Any) -> "TrainParams":
         """From a run's parameters: its `<rates>_learning_rate` …, and every field that it has under its own name."""
         # a rate of the corrector that is 0 or None is that of SFT, one of DPO that goes on from an adapter DPO's
-        prefix = {"corrector": "sft", "further": "dpo"}.get(rates, rates)
+        prefix = {"sft": "sft", "corrector": "sft", "dpo": "dpo", "further": "dpo"}[rates]
         names = ("learning_rate", "epochs", "batch_size")
         own = {name: getattr(p, f"{rates}_{name}", None) or getattr(p, f"{prefix}_{name}") for name in names}
         own |= {"beta": p.dpo_beta, "chosen_weight": p.dpo_chosen_weight, "packing": False} if prefix == "dpo" else {}

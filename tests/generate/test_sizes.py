@@ -19,6 +19,7 @@ KINDS = {
     "meta-llama": "llama",
     "mistralai": "mistral",
     "google": "gemma2",
+    "HuggingFaceTB": "llama",
     "Qwen/Qwen2.5": "qwen2",
     "Qwen/Qwen3": "qwen3",
 }

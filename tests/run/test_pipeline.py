@@ -144,7 +144,9 @@ def test_environment_yml_follows_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     env = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(d["pip"] for d in env["dependencies"] if isinstance(d, dict))
-    assert pip == ["-c constraints.txt", "-e .[test]"] and set(project["optional-dependencies"]) == {"test", "gpu"}
+    assert pip == ["-c constraints.txt", "-e .[test]"] and set(project["optional-dependencies"]) == {
+        "test", "gpu", "smollm2", "reasoning",
+    }  # fmt: skip
     assert f"python{project['requires-python']}" in next(d for d in env["dependencies"] if str(d).startswith("python"))
     pins = {
         line.split("==")[0].lower().replace("_", "-")

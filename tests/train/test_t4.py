@@ -80,7 +80,8 @@ def test_weights_are_loaded_in_four_bits_computing_in_float16(name, monkeypatch,
         asked.update(how, rest=rest)
         return model
 
-    monkeypatch.setattr(models, "_tokenizer", lambda path: SimpleNamespace(eos_token_id=0, chat_template=None))
+    words = SimpleNamespace(eos_token_id=0, chat_template=None)
+    monkeypatch.setattr(models, "tokenizer", lambda path, how, name: words)
     monkeypatch.setattr(models, "_unsloth", lambda need_cuda: models.Choice(True, "Unsloth 2026.10.9"))
     monkeypatch.setattr(models, "_load_unsloth", loads)
     monkeypatch.setattr(transformers, "BitsAndBytesConfig", dict)

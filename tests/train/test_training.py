@@ -392,7 +392,14 @@ def test_the_warm_up_is_the_same_share_of_all_steps_but_leaves_the_last_one(coun
 
 
 RUN = {"sft_learning_rate": 1e-3, "sft_epochs": 5, "sft_batch_size": 32, "dpo_learning_rate": 1e-4, "dpo_epochs": 1}
-RUN |= {"dpo_batch_size": 16, "dpo_beta": 0.2, "corrector_learning_rate": 0, "corrector_epochs": 2, "packing": True}
+RUN |= {
+    "dpo_batch_size": 16,
+    "dpo_beta": 0.2,
+    "dpo_chosen_weight": 0.5,
+    "corrector_learning_rate": 0,
+    "corrector_epochs": 2,
+    "packing": True,
+}
 RUN |= {"grpo_learning_rate": 2e-4, "grpo_steps": 0, "grpo_batch_size": 16, "grpo_generations": 4, "temperature": 0.9}
 RUN |= {"max_new_tokens": 64, "validation_share": 0.1, "patience": 2, "max_length": 512, "lora_r": 8, "seed": 7}
 RUN |= {"n_rollout": 9, "model": "tiny"}
@@ -403,7 +410,10 @@ def test_parameters_are_taken_from_a_runs_own():
     watched = shared | {"validation_share": 0.1, "patience": 2}
     assert training.TrainParams.of("sft", run) == training.TrainParams(1e-3, 5, 32, packing=True, **watched)
     assert training.TrainParams.of("corrector", run) == training.TrainParams(1e-3, 2, 32, packing=True, **watched)
-    assert training.TrainParams.of("dpo", run) == training.TrainParams(1e-4, 1, 16, beta=0.2, **watched)
+    dpo = training.TrainParams(1e-4, 1, 16, beta=0.2, chosen_weight=0.5, **watched)
+    assert training.TrainParams.of("dpo", run) == training.TrainParams.of("further", run) == dpo  # null: DPO's rate
+    run.further_learning_rate = 1e-5
+    assert training.TrainParams.of("further", run) == dataclasses.replace(dpo, learning_rate=1e-5)
     own = {"steps": 1, "generations": 4, "temperature": 0.9, "max_new_tokens": 64}
     assert GRPOParams.of(run) == GRPOParams(learning_rate=2e-4, batch_size=16, **own, **shared)
     with pytest.raises(KeyError):
