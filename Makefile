@@ -37,6 +37,7 @@ reference: $(INSTALLED)
 	cd artifacts/reference/tiny_cpu && sed -i 's#$(CURDIR)/##g' *.yaml *.json *.html notebooks/*.ipynb && \
 	  $(abspath $(BIN))/python -m zipfile -c rows.zip data rollouts curated rounds evals
 	$(BIN)/python tests/solutions.py
+	$(BIN)/python tests/fill_evidence.py
 
 install: $(INSTALLED)
 
