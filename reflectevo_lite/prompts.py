@@ -155,13 +155,20 @@ def reflection_prompt(
 
 def retry_prompt(problem: Problem, attempt: str, reflection: str | None, mode: Mode = "oracle") -> list[Message]:
     """Turn 2: answer again with `reflection` at hand, or plainly if it is None (the retry control)."""
-    return _after(problem, attempt, f"{_retry(reflection, mode)} {ANSWER_FORMAT[problem['grader']]}")
+    form, shown = ANSWER_FORMAT[problem["grader"]], list[Message]()
+    for shot in _second_shots(problem):
+        asked = _retry(shot["reflection"] if reflection is not None else None, mode)
+        shown += [*_tried(shot, form), _user(f"{asked} {form}"), _said(shot["second"])]
+    return _after(problem, attempt, f"{_retry(reflection, mode)} {form}", shown)
 
 
 def one_stage_prompt(problem: Problem, attempt: str, mode: Mode = "oracle") -> list[Message]:
     """One-stage setting: reflection and second attempt in a single completion (`join_one_stage`)."""
-    asked = f"{VERDICT[mode]} {ONE_STAGE} {GENERIC} {ONE_STAGE_LAYOUT} {ANSWER_FORMAT[problem['grader']]}"
-    return _after(problem, attempt, asked)
+    form = ANSWER_FORMAT[problem["grader"]]
+    asked, shown = f"{VERDICT[mode]} {ONE_STAGE} {GENERIC} {ONE_STAGE_LAYOUT} {form}", list[Message]()
+    for shot in _second_shots(problem):
+        shown += [*_tried(shot, form), _user(asked), _said(join_one_stage(shot["reflection"], shot["second"]))]
+    return _after(problem, attempt, asked, shown)
 
 
 def asking(problem: Problem, attempt: str, words: str) -> list[Message]:
@@ -205,8 +212,18 @@ def _retry(reflection: str | None, mode: Mode) -> str:
     return f"{VERDICT[mode]} {asked}"
 
 
-def _after(problem: Problem, attempt: str, asked: str) -> list[Message]:
-    return [*answer_prompt(problem), _said(attempt), _user(asked)]
+def _second_shots(problem: Problem) -> list[dict[str, str]]:
+    """Worked examples of a second turn. They answer in words, so choices and programs have none."""
+    return [] if problem["grader"] in ("choice", "code") else problem.get("reflection_shots", [])
+
+
+def _tried(shot: dict[str, str], form: str) -> list[Message]:
+    return [_user(f"{shot['question']}\n\n{form}"), _said(shot["attempt"])]
+
+
+def _after(problem: Problem, attempt: str, asked: str, shown: list[Message] | None = None) -> list[Message]:
+    """A request about an attempt; before it, `shown`, or without that the worked answers."""
+    return [*(shown or problem.get("shots", [])), _ask(problem), _said(attempt), _user(asked)]
 
 
 def _ask(problem: Problem) -> Message:

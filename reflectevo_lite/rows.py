@@ -32,7 +32,7 @@ class Problem(TypedDict):
     setup: NotRequired[str]  # code: runs after the candidate, before the tests
     context: NotRequired[str]  # passage or dialogue that the question is about
     shots: NotRequired[list[Message]]  # worked examples, said before the question
-    reflection_shots: NotRequired[list[dict[str, str]]]  # said before a reflection: question, attempt, reflection
+    reflection_shots: NotRequired[list[dict[str, str]]]  # before turn 2: question, attempt, reflection, second
     meta: dict[str, Any]  # source, url, licence, split, and what a source adds
 
 

@@ -20,7 +20,22 @@ def test_examples_stand_before_every_prompt_and_leave_the_training_split():
         assert asked[:4] == next(p for p in train if p["task"] == problem["task"])["shots"]
         assert not any(text in m["content"] for m in asked[:4] for text in texts)
         assert asked[1]["content"].startswith("Answer: ") and asked[1] != asked[3]
-        assert prompts.retry_prompt(problem, "x", "y")[:4] == asked[:4]
+
+
+def test_second_answers_are_shown_second_answers_and_choices_answered_questions():
+    _, test = data.with_shots(TRAIN, TEST, 2)
+    asked = {p["grader"]: p for p in test}
+    choice, exact = asked["choice"], next(p for grader, p in asked.items() if grader != "choice")
+    assert prompts.retry_prompt(choice, "x", "y")[:4] == prompts.answer_prompt(choice)[:4]
+    with_it, plain = (prompts.retry_prompt(exact, "x", reflection) for reflection in ("y", None))
+    shots = exact["reflection_shots"]
+    for i, shot in enumerate(shots):  # question, attempt, request, second answer
+        assert [m["content"] for m in with_it[4 * i + 1 : 4 * i + 4 : 2]] == [shot["attempt"], shot["second"]]
+        assert shot["reflection"] in with_it[4 * i + 2]["content"] and shot["reflection"] not in str(plain)
+        assert "Answer: " in shot["second"] and prompts.one_stage_prompt(exact, "x")[4 * i + 3]["content"].endswith(
+            shot["second"]
+        )
+    assert len(with_it) == 4 * len(shots) + 3 and with_it[-2]["content"] == "x" and "y" in with_it[-1]["content"]
 
 
 @pytest.mark.parametrize("mode", ["oracle", "intrinsic"])
