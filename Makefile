@@ -10,7 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PARAMS ?= params/tiny_cpu.yaml
-SEEDS ?= 1 2
+SEEDS ?= 1 2 3 4
 BEYOND ?= grpo,resampling,transfer,gain,ladder,ablation,words,verifier,one_pass
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

@@ -101,14 +101,22 @@ class Run:
         [row] = [r for r in self.metrics["transfer"] if (r["trained on"], r["tested on"]) == (trained, tested)]
         return f"{100 * row['difference']:+.1f}"
 
-    def over_seeds(self, a, b):
+    def seeds(self):
         others = sorted((ROOT / "artifacts" / "reference" / "seeds").glob("*.json"))
-        files = [json.loads(p.read_text(encoding="utf-8")) for p in others]
+        return [json.loads(p.read_text(encoding="utf-8")) for p in others]
+
+    def truth_over_seeds(self, setting):
+        label = evaluate.label(setting)
+        found = [100 * r["whole"] for m in (self.metrics, *self.seeds()) for r in m["truth"] if r["setting"] == label]
+        assert len(found) == 1 + len(self.seeds())
+        return f"{min(found):.1f} to {max(found):.1f}"
+
+    def over_seeds(self, a, b):
         gains = [100 * (self.row(a)["acc_t2"] - self.row(b)["acc_t2"])]
-        for metrics in files:
+        for metrics in self.seeds():
             acc = {r["setting"]: r["acc_t2"] for r in metrics["rows"] if (r["mode"], r["control"], r["task"]) == ("oracle", None, "all")}  # fmt: skip
             gains.append(100 * (acc[a] - acc[b]))
-        half = {3: 4.302653}[len(gains)] * statistics.stdev(gains) / len(gains) ** 0.5  # Student's t, 97.5 %
+        half = {5: 2.776445}[len(gains)] * statistics.stdev(gains) / len(gains) ** 0.5  # Student's t, 97.5 %
         return f"{statistics.fmean(gains) - half:.1f} to {statistics.fmean(gains) + half:.1f}"
 
     def rung(self, name):
