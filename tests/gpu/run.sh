@@ -36,7 +36,7 @@ tests() {
 training() {
   "$PYTHON" - <<'PY'
 import os
-from reflectevo_lite.run import bench
+import bench
 small = {"shapes": ["smoke"], "arms": ["plain", "ours"], "repeats": 1} if os.environ["SMOKE"] else {}
 print(bench.training(os.environ["OUT"], seconds=int(os.environ["ALLOWED"]) - 5, **small))
 PY
@@ -44,7 +44,7 @@ PY
 generation() {
   "$PYTHON" - <<'PY'
 import os
-from reflectevo_lite.run import bench
+import bench
 small = {"shape": "smoke", "prompts": 4, "new": 8} if os.environ["SMOKE"] else {}
 print(bench.generation(os.environ["OUT"], seconds=int(os.environ["ALLOWED"]) - 5, **small))
 PY

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
+from bench import child, gpu
 from conftest import ScriptedEngine
 
 from reflectevo_lite import generate
@@ -15,7 +16,6 @@ from reflectevo_lite.curate import examples, sets
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts, sizes
 from reflectevo_lite.run import memory
-from reflectevo_lite.run.bench import child, gpu
 from reflectevo_lite.train import backend, training
 
 if not torch.cuda.is_available():

@@ -2,10 +2,11 @@
 
 import json
 
+import bench
 import pytest
+from bench import cpu, table
 
-from reflectevo_lite.run import bench, cli
-from reflectevo_lite.run.bench import cpu, table
+from reflectevo_lite.run import cli
 
 
 def test_rounds_are_paired_and_their_order_is_swapped(monkeypatch):

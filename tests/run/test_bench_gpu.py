@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench import child, gpu
 from transformers import AutoTokenizer
 
 from reflectevo_lite.generate import models
-from reflectevo_lite.run.bench import child, gpu
 
 ARMS = ["plain", "ours"]
 
@@ -128,8 +128,10 @@ def test_a_child_s_whole_output_is_logged_and_its_last_line_is_the_error(tmp_pat
     assert failing.measure(20) == {"error": "Error: why"}
     first, *rest = (tmp_path / "logs" / "a.log").read_text(encoding="utf-8").splitlines()
     assert rest == ["trace", "Error: why"]
-    package, *others = first.split(os.pathsep)
-    assert (Path(package) / "reflectevo_lite" / "store").is_dir() and others == ["/elsewhere"]
+    bench, package, *others = first.split(os.pathsep)
+    assert (
+        (Path(bench) / "bench").is_dir() and (Path(package) / "reflectevo_lite").is_dir() and others == ["/elsewhere"]
+    )
 
 
 def test_generation_is_kept_as_it_goes_and_a_failure_is_told(tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from ... import generate, store, train
-from ...generate import TransformersEngine
-from ..memory import card
+from reflectevo_lite import generate, store, train
+from reflectevo_lite.generate import TransformersEngine
+from reflectevo_lite.run.memory import card
+
 from .cpu import tokens
 from .table import comparison, paired
 

@@ -16,7 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ... import store
+import reflectevo_lite
+from reflectevo_lite import store
+
 from .child import ARMS, RANK, WARM_UP
 from .table import COMPARISON, lines, write
 
@@ -115,7 +117,8 @@ class Child:
         self.log, self.result = log, result
         code = f"from {__package__} import child; child.main()"
         command = [sys.executable, "-c", code, job[0], json.dumps(job[1]), str(result)]
-        places = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]  # wherever this package lies
+        here = [Path(__file__).parents[1], Path(reflectevo_lite.__file__).parents[1]]  # wherever the package lies
+        places = [*map(str, here), os.environ.get("PYTHONPATH", "")]
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "wb") as output:  # a library that writes beside itself writes into `cwd`

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ... import store
+from reflectevo_lite import store
 
 Work = Callable[[int], float]  # does the work of a round, and returns how much it was
 Pair = tuple[float, float]  # our rate and the other one

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ... import embedded, generate, grading, prompts, sandbox, store
-from ...generate import TransformersEngine
-from ...rows import Message, Problem
+from reflectevo_lite import embedded, generate, grading, prompts, sandbox, store
+from reflectevo_lite.generate import TransformersEngine
+from reflectevo_lite.rows import Message, Problem
+
 from .table import COMPARISON, comparison, lines, paired, write
 
 
