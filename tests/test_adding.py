@@ -8,7 +8,7 @@ from conftest import ROOT, ScriptedEngine
 from reflectevo_lite import embedded, evaluate, generate, read, store
 from reflectevo_lite.evaluate import SETTINGS, TRAININGS
 from reflectevo_lite.read import figures
-from reflectevo_lite.run import params, pipeline, plan
+from reflectevo_lite.run import params, plan, products
 
 
 def code(heading):
@@ -47,8 +47,8 @@ def test_a_setting_is_a_few_lines_and_stands_everywhere(added, tmp_path):
     assert len(figures.accuracy(table).axes[0].get_yticklabels()) == len(table)
     planned = {part.what for part in plan.count(params.defaults(), store.STAGES)}
     assert labels | {"SFT: one-stage (unfiltered)"} <= planned
-    assert "adapters/one_stage_unfiltered" in pipeline.products("03_sft")
-    assert "evals/dpo_corrected.*" in pipeline.products("04_dpo")
+    assert "adapters/one_stage_unfiltered" in products.products("03_sft")
+    assert "evals/dpo_corrected.*" in products.products("04_dpo")
 
 
 def test_an_engine_is_a_class_with_one_method(tmp_path):

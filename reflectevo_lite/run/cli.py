@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__, store
 from ..generate import GIB
-from . import params, pipeline, servers
+from . import params, pipeline, preflight
 from . import plan as planner
 from .memory import CARDS, card
 
@@ -158,8 +158,8 @@ def _plan(args: argparse.Namespace) -> int:
     plan = _asked(args)
     stages = pipeline.choose(beyond=args.beyond)
     try:
-        absent = servers.check(plan.values, stages)
-    except ValueError as error:  # a plan may be made before the server is up
+        absent = preflight.check(plan.values, stages, plan.run_dir)
+    except ValueError as error:  # a plan may be made before the server is up, and for another machine
         print(f"reflectevo: {error}", file=sys.stderr)
         absent = []
     stages = [stage for stage in stages if stage not in absent]

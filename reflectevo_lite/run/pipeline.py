@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,48 +16,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from .. import generate, store
-from . import servers
-from .params import ANALYSIS, BEYOND, DATA, DPO, ROLLOUTS, ROUNDS, SFT, checked, defaults
+from . import preflight
+from .params import ANALYSIS, BEYOND, DATA, checked, defaults
+from .products import ORDER, set_aside
 from .record import check_recorded
-
-ORDER = (*store.STAGES[:-1], *BEYOND, ANALYSIS)  # the analysis reads what all others made
-FIGURES = {
-    DATA: ("task_mix",),
-    ROLLOUTS: ("instructions",),
-    SFT: ("training_sft",),
-    DPO: ("training_dpo",),
-    ROUNDS: ("rounds", "turns", "collapse"),
-    "grpo": ("training_grpo",),
-    "transfer": ("transfer", "swap"),
-    "gain": ("gain",),
-    "ladder": ("ladder",),
-    "words": ("words",),
-    "verifier": ("verifier",),
-    ANALYSIS: (
-        "accuracy",
-        "localisation",
-        "truth",
-        "error_classes",
-        "flips",
-        "taxonomy",
-        "reflection_style",
-        "tokens_accuracy",
-    ),
-}
-FILES = {  # what a stage writes beside figures, adapters and evals of its settings
-    DATA: ("data",),
-    ROLLOUTS: ("rollouts", "curated", "judges", "evals/turn1.*"),
-    ROUNDS: ("rounds", "adapters/round_*", "evals/round_*"),
-    "resampling": ("evals/*.resample*",),
-    "transfer": ("adapters/task_*", "evals/transfer", "evals/swap"),
-    "gain": ("adapters/gain_*",),
-    "ladder": ("evals/ladder",),
-    "ablation": ("curated/plus_*", "evals/first"),
-    "words": ("evals/words",),
-    "verifier": ("evals/verifier",),
-    "one_pass": ("curated/one_pass.*", "rollouts/one_pass_*"),
-    ANALYSIS: ("metrics.json", "report.html", "rows.zip"),
-}
 
 
 class UserError(Exception):
@@ -177,10 +138,10 @@ def run_plan(
     plan: Plan, *, only: str | None = None, beyond: str | None = None, force: bool = False, say: Any = print
 ) -> dict[str, float]:
     """Execute the plan and return seconds by stage (0 for skipped ones). Raises ChangedParameters, InUse and Failure,
-    and what `servers.check` raises."""
+    and what `preflight.check` raises."""
     stages, seconds = choose(only, beyond), dict[str, float]()
     to_do = [stage for stage in stages if force or not store.stage_finished(plan.run_dir, stage)]
-    absent = servers.check(plan.values, to_do, say)
+    absent = preflight.check(plan.values, to_do, plan.run_dir, say)
     if not (stages := [stage for stage in stages if stage not in absent]):
         raise UserError("nothing is left to run: where only a server has the weights, run --only 01,02,06")
     with _locked(plan.run_dir):
@@ -220,33 +181,6 @@ def execute(plan: Plan, stage: str, head: str) -> None:
         raise Failure(f"{said}\n(the whole trace is in {out})") from error
     if not store.stage_finished(plan.run_dir, stage):  # a kernel that exits leaves no exception behind
         raise Failure(f"{stage}: the kernel stopped before the last cell (see {out})")
-
-
-def products(stage: str) -> list[str]:
-    """What a stage writes into a run directory, as patterns."""
-    from ..evaluate import SETTINGS, TRAININGS
-
-    found = [f"notebooks/{stage}.*", *FILES.get(stage, ()), *(f"figures/{name}.png" for name in FIGURES.get(stage, ()))]
-    found += [f"adapters/{t.name}{end}" for t in TRAININGS.values() if t.notebook == stage for end in ("", ".*")]
-    return found + [f"evals/{s.name}.*" for s in SETTINGS.values() if s.notebook == stage]
-
-
-def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
-    """Move what the first of `stages` and all later ones made into `<run_dir>/before/<time>/`; nothing is deleted."""
-    later = ORDER[ORDER.index(stages[0]) :]
-    if stages[0] in BEYOND:  # beyond notebooks do not build on one another
-        later = tuple(stage for stage in later if stage in (*stages, ANALYSIS))
-    target, moved = run_dir / "before" / time.strftime("%Y%m%d-%H%M%S"), []
-    for path in [p for stage in later for pattern in products(stage) for p in run_dir.glob(pattern)]:
-        if path.exists():
-            to = target / path.relative_to(run_dir)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, to)
-            moved.append(path)
-    if recorded := store.Run(run_dir).params():
-        kept = {stage: values for stage, values in recorded.items() if stage not in later}
-        store.write_text(run_dir / "run.yaml", yaml.safe_dump(kept, sort_keys=True, allow_unicode=True))
-    return moved
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ import yaml
 
 from .. import generate, store
 from ..store import Run
-from .params import TABLE, checked, defaults
+from .params import ROLLOUTS, TABLE, checked, defaults
+from .products import made
 from .servers import with_judge
 
 NOT_COMPARED = frozenset({"run_dir", "other_seeds"})  # where the run lies, what is read beside it
@@ -63,9 +64,11 @@ def check_recorded(run: Run, recorded: Mapping[str, Any], notebook: str, own: Ma
     """Raise ChangedParameters if a notebook's parameters differ from those that it ran with in this directory."""
     before = defaults(notebook) | recorded.get(notebook, own)
     changed = [n for n in own if n not in NOT_COMPARED and _matters(n, before[n]) != _matters(n, own[n])]
-    if changed:
+    if changed and (files := made(run.directory, notebook)):  # what was never used holds nothing fast
         said = "; ".join(f"{name} was {before[name]!r}, is {own[name]!r}" for name in changed)
-        raise _changed(run, f"parameters ({said}). Choose")
+        raise _changed(
+            run, f"parameters ({said}), which {', '.join(files[:3])}{' …' * (len(files) > 3)} hang on. Choose", notebook
+        )
 
 
 def _matters(name: str, value: Any) -> Any:
@@ -80,9 +83,10 @@ def _check_inputs(run: Run, recorded: Mapping[str, Any], found: Mapping[str, Any
     before, now = ({**(env.get("data") or {}), **(env.get("model") or {})} for env in (known, found))
     changed = sorted(name for name, digest in now.items() if before.get(name, digest) != digest)
     if changed:
-        raise _changed(run, f"contents of {', '.join(changed)}. Put them back, choose")
+        raise _changed(run, f"contents of {', '.join(changed)}. Put them back, choose", ROLLOUTS)
 
 
-def _changed(run: Run, what: str) -> store.ChangedParameters:
-    remedy = "another run_dir, or redo it with `reflectevo run … --force`."
+def _changed(run: Run, what: str, notebook: str) -> store.ChangedParameters:
+    later = [stage[:2] for stage in store.STAGES if stage >= notebook] if notebook in store.STAGES else [notebook]
+    remedy = f"another run_dir, or redo it: `reflectevo run PARAMS.yaml --only {','.join(later)} --force`."
     return store.ChangedParameters(f"{run.directory} was made with other {what} {remedy}")

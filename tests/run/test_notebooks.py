@@ -15,7 +15,7 @@ from planned import assert_planned
 from reflectevo_lite import curate, embedded, evaluate, store
 from reflectevo_lite.data import SOURCES
 from reflectevo_lite.run import params as table
-from reflectevo_lite.run import pipeline
+from reflectevo_lite.run import pipeline, products
 
 LESSONS = ROOT / "notebooks"
 NOTEBOOKS = sorted([*LESSONS.glob("*.ipynb"), *LESSONS.glob("beyond/*.ipynb")])
@@ -74,7 +74,7 @@ def test_parameters_cells_are_those_of_the_one_table(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "params").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_params_file_fits_the_notebooks(path):
     asked = pipeline.make_plan(pipeline.load_params(path), ROOT / "notebooks")
-    assert set(asked.params) == set(pipeline.ORDER)
+    assert set(asked.params) == set(products.ORDER)
 
 
 PAPER = {path.stem: pipeline.load_params(path) for path in sorted((ROOT / "params" / "paper").glob("*.yaml"))}
@@ -108,8 +108,8 @@ def small_run(tmp_path_factory):
 
 def test_the_whole_pipeline_runs_through_papermill(small_run):
     asked, seconds = small_run
-    assert list(seconds) == list(pipeline.ORDER)
-    assert all(store.stage_finished(asked.run_dir, stage) for stage in pipeline.ORDER)
+    assert list(seconds) == list(products.ORDER)
+    assert all(store.stage_finished(asked.run_dir, stage) for stage in products.ORDER)
     metrics = json.loads((asked.run_dir / "metrics.json").read_text())
     settings = {r["setting"] for r in metrics["rows"]}
     assert set(evaluate.SETTINGS) | {"round_2"} == settings
@@ -128,7 +128,7 @@ def test_the_plan_counts_what_the_run_did(small_run):
 
 def test_every_executed_notebook_shows_its_pictures(small_run):
     """A figure is a picture: no output is only the text of an object that should be seen."""
-    for stage in pipeline.ORDER:
+    for stage in products.ORDER:
         notebook = json.loads(store.executed_copy(small_run[0].run_dir, stage).read_text())
         outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"] if "data" in o]
         pictures = sum("image/png" in o["data"] for o in outputs)
@@ -138,7 +138,7 @@ def test_every_executed_notebook_shows_its_pictures(small_run):
             assert not only.startswith("<") and "object at 0x" not in only, (stage, only)
 
 
-PICTURES = {stage: len(names) for stage, names in pipeline.FIGURES.items()} | {
+PICTURES = {stage: len(names) for stage, names in products.FIGURES.items()} | {
     "resampling": 0,
     "ablation": 0,
     "one_pass": 0,
@@ -147,9 +147,9 @@ PICTURES = {stage: len(names) for stage, names in pipeline.FIGURES.items()} | {
 
 def test_the_run_keeps_its_record_figures_and_report(small_run):
     asked, _ = small_run
-    assert set(yaml.safe_load((asked.run_dir / "run.yaml").read_text())) == set(pipeline.ORDER)
+    assert set(yaml.safe_load((asked.run_dir / "run.yaml").read_text())) == set(products.ORDER)
     figures = {p.stem for p in (asked.run_dir / "figures").glob("*.png")}
-    assert figures == {name for names in pipeline.FIGURES.values() for name in names}
+    assert figures == {name for names in products.FIGURES.values() for name in names}
     page = (asked.run_dir / "report.html").read_text()
     outside = re.sub(r'base64,[^"]*', "base64,", page.split("<h2>Parameters")[0]).replace("https://arxiv", "")
     assert page.count("data:image/png;base64") >= 6 and "http" not in outside
@@ -166,7 +166,7 @@ def test_force_sets_aside_all_that_a_stage_made(small_run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(small_run[0].run_dir, copy)
     (copy / "rows.zip").touch()
-    pipeline.set_aside(copy, list(pipeline.ORDER))
+    products.set_aside(copy, list(products.ORDER))
     left = {p.relative_to(copy).parts[0] for p in copy.rglob("*") if p.is_file()} - {"before"}
     assert left <= {"run.yaml", "env.json", ".lock"}
 

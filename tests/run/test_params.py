@@ -86,6 +86,7 @@ def test_a_notebook_gets_its_own_and_the_earlier_ones_parameters(tmp_path):
     assert (p.seed, p.k, p.model) == (5, 3, "tiny") and run.params()["02_reflection_generation"]["k"] == 3
     with pytest.raises(AttributeError, match="sft_epochs is a parameter of notebook 03_sft: run that one first"):
         _ = p.sft_epochs
+    store.write_text(run.path("data", "train.jsonl"), "")
     with pytest.raises(store.ChangedParameters, match=r"seed was 5, is 6.*--force"):
         open_run("01_data", one | {"seed": 6})
 

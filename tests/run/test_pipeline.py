@@ -10,14 +10,14 @@ import pytest
 from conftest import ROOT
 
 from reflectevo_lite import store
-from reflectevo_lite.run import cli, pipeline
+from reflectevo_lite.run import cli, pipeline, products
 
 
 @pytest.fixture
 def toy(tmp_path):
     """Tiny notebooks without any model, with the real ones' names and parameters."""
     (tmp_path / "notebooks" / "beyond").mkdir(parents=True)
-    for stage in pipeline.ORDER:
+    for stage in products.ORDER:
         lines = [f"{name} = {value!r}" for name, value in pipeline.defaults(stage).items()]
         cell = nbformat.v4.new_code_cell("\n".join(lines))
         cell.metadata["tags"] = ["parameters"]

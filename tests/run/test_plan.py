@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from reflectevo_lite.generate import GIB, KNOWN, Shape, shape_of
 from reflectevo_lite.generate.sizes import shape_from_config
-from reflectevo_lite.run import cli, memory, params, pipeline, plan
+from reflectevo_lite.run import cli, memory, params, pipeline, plan, products
 from reflectevo_lite.run.memory import Setup
 from reflectevo_lite.train.backend import linear_layers
 
@@ -187,7 +187,7 @@ def test_prompts_rows_and_steps_follow_from_the_parameters():
     values = params.defaults() | {"n_train": 2000, "n_test": 100, "sources": ["a", "b"], "k": 2, "turns": 2}
     values |= {"max_new_tokens": 64, "sft_batch_size": 10, "sft_epochs": 2, "grad_accum": 2}
     found = {
-        (w.stage[:2], w.what): w for w in plan.count(values, pipeline.ORDER, plan.Assumed(wrong=0.4, corrected=0.25))
+        (w.stage[:2], w.what): w for w in plan.count(values, products.ORDER, plan.Assumed(wrong=0.4, corrected=0.25))
     }
     assert found["02", "rollouts"].prompts == 1000 + 2 * 400 * 2
     assert found["02", "first answers"].prompts == 200  # of each source

@@ -95,6 +95,7 @@ def test_a_server_may_move_but_what_it_is_sent_stays(tmp_path):
     notebook = "02_reflection_generation"
     _, p = record.open_run(notebook, given)
     assert (p.judge_url, p.judge_model, p.judge_options) == ("http://a/v1", "tiny", given["server_options"])
+    store.write_text(tmp_path / "rollouts" / "train.jsonl", "")
     moved = given | {"server_url": "http://b/v1", "server_options": {"top_p": 0.5, "timeout_s": 9}}
     assert record.open_run(notebook, moved)[1].server_url == "http://b/v1"
     for change in ({"server_url": None}, {"server_options": {"top_p": 0.6}}):

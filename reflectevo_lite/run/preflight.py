@@ -1,0 +1,43 @@
+"""What a run needs besides its notebooks, looked at before anything costs: servers, a judge, model files, disk space."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import generate
+from . import servers
+from .params import ANALYSIS, DATA, ROLLOUTS
+
+ROOM = 0.5  # GiB of a run's rows, adapters and checkpoints; in full fine-tuning also COPIES of the weights in 32 bits
+COPIES = 4  # the newest checkpoint (weights, two moments) and the trained model
+
+
+def check(values: dict[str, Any], stages: Sequence[str], run_dir: Path, say: Any = print) -> list[str]:
+    """The stages to be left out (see `servers.check`). Raises ValueError, in a line, for what would stop a run later."""
+    absent = servers.check(values, stages, say)
+    elsewhere = [DATA, ANALYSIS, *[ROLLOUTS] * bool(values["server_url"]), *absent]
+    if values["model"] != generate.TINY and set(stages) - set(elsewhere):
+        longest = max(values["max_length"], values["max_new_tokens"])
+        generate.check_model(values["model"], generate.LoadParams(**_loading(values)), longest)
+    _check_room(values, run_dir)
+    return absent
+
+
+def _loading(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in generate.LoadParams._fields if name in values}
+
+
+def _check_room(values: dict[str, Any], run_dir: Path) -> None:
+    there = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{there} cannot be written: choose another run_dir")
+    whole = values["full_finetuning"] and generate.shape_of(values["model"]).parameters
+    needed, free = ROOM + COPIES * 4 * whole / generate.GIB, shutil.disk_usage(there).free / generate.GIB
+    if free < needed:
+        raise ValueError(
+            f"{there} has {free:.1f} GiB free, and the run needs some {needed:.1f} GiB: choose another run_dir"
+        )
