@@ -80,7 +80,8 @@ def test_a_model_that_cannot_be_loaded_is_told_before_anything_runs(tmp_path, as
         ({"model": "nobody/nothing"}, "cannot load model 'nobody/nothing'"),
         ({"model": "no_such.gguf"}, "no GGUF file at"),
         ({"judge": "server"}, "judge_url"),
-        ({"server_url": "http://127.0.0.1:9/v1"}, "127.0.0.1:9"),
+        ({"server_url": "http://127.0.0.1:9/v1"}, "judge 'gain' scores text with a model in this process"),
+        ({"server_url": "http://127.0.0.1:9/v1", "judge": "server"}, "127.0.0.1:9"),
         ({"chat_template": "no_such", "model": "COPY"}, "no chat_template 'no_such'"),
     ],
 )
