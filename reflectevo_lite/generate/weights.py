@@ -51,7 +51,14 @@ def check_model(name: str, how: Any, tokens: int = 0) -> None:
         if (folder := Path(path)).is_dir():
             _check_files(folder, name)
         config, words = AutoConfig.from_pretrained(path), tokenizer(path, how, name)
-    except (OSError, KeyError, TypeError) as error:  # of files that are missing, and of files that are something else
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # of files that are missing, and that are something else
+        if isinstance(error, ValueError) and "\n" not in str(error):  # this package's own
+            raise
         raise ValueError(f"cannot load model {name!r}: {str(error).splitlines()[0]} ({remedy(name)})") from error
     if words.eos_token_id is None and end_of_turn(words) is None:
         raise ValueError(f"{name} has no token that ends a turn: name an eos_token in its tokenizer_config.json")
@@ -66,12 +73,10 @@ def _check_files(folder: Path, name: str) -> None:
         merge = "merge it first (reflectevo export RUN --merged)"
         raise ValueError(f"{name} is an adapter of {base}, not a model: set model to that one, or {merge}")
     files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
-    if missing := [
-        what for what, there in (("config.json", (folder / "config.json").exists()), ("weights", files)) if not there
-    ]:
-        raise ValueError(
-            f"{name} is a folder without {' and '.join(missing)}: download the model whole ({remedy(name)})"
-        )
+    words = [file for pattern in ("tokenizer.*", "vocab.*", "*.model") for file in folder.glob(pattern)]
+    held = {"config.json": (folder / "config.json").exists(), "weights": files, "a tokenizer": words}
+    if missing := " and ".join(what for what, there in held.items() if not there):
+        raise ValueError(f"{name} is a folder without {missing}: download the model whole ({remedy(name)})")
     for file in files:
         with file.open("rb") as handle:
             start = handle.read(40)

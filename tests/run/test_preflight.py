@@ -41,13 +41,13 @@ BROKEN = [
     (adapter, r"is an adapter of some/base, not a model: set model to that one"),
     (weights(b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), r"pointer of Git LFS.*git lfs pull"),
     (weights(b""), r"model.safetensors is empty: download the model whole"),
-    (lambda folder: leave(folder), r"a folder without config.json and weights"),
-    (lambda folder: leave(folder, "config.json"), r"a folder without weights"),
+    (lambda folder: leave(folder), r"a folder without config.json and weights and a tokenizer"),
+    (lambda folder: leave(folder, "config.json", "tokenizer.json"), r"a folder without weights:"),
     (lambda folder: (folder / "config.json").unlink(), r"a folder without config.json"),
     (lambda folder: edit(folder, "config.json", model_type="nothing"), r"cannot load model .*nothing"),
     (lambda folder: (folder / "config.json").write_text("{"), r"cannot load model"),
     (lambda folder: edit(folder, "config.json", max_position_embeddings=512), r"max_length 1,024 is over the context of .*512"),
-    (lambda folder: [f.unlink() for f in folder.glob("tok*")], r"cannot load model"),
+    (lambda folder: [f.unlink() for f in folder.glob("tok*")], r"a folder without a tokenizer"),
     (no_template, r"has no chat template.*set chat_template"),
 ]  # fmt: skip
 
