@@ -10,4 +10,4 @@ from .rollouts import (
 )  # fmt: skip
 from .server import ServerEngine, ServerOptions
 from .sizes import GIB, KNOWN, Shape, default_batch_tokens, shape_of
-from .weights import SMOLLM2, SMOLLM2_HUB, TINY, check_model, fingerprint, resolve
+from .weights import SMOLLM2, SMOLLM2_HUB, TINY, at_hand, check_model, fingerprint, resolve

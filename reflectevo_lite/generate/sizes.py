@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .weights import resolve
+from .weights import at_hand, resolve
 
 GIB = 1 << 30
 BATCH_TOKENS = {"cpu": 65_536, "cuda": 131_072}  # rows × (prompt + new tokens) of a batch in generation
@@ -50,6 +50,8 @@ def shape_of(name: str) -> Shape:
     from transformers import AutoConfig
 
     try:
+        if not at_hand(name):
+            raise OSError(name)
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:  # offline, gated, no such model, nothing that transformers knows
         remedy = f"give a folder with the config.json of a model that transformers knows, or one of {', '.join(KNOWN)}"

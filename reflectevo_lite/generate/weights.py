@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import tempfile
@@ -41,6 +42,22 @@ def remedy(name: str) -> str:
     return smollm2 if name == SMOLLM2 else "a local folder or .gguf file works offline"
 
 
+@functools.cache
+def at_hand(name: str) -> bool:
+    """Whether a model is a folder here, in the hub's cache, or an id that the hub knows and would give."""
+    import httpx
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    try:
+        if Path(path := resolve(name)).is_dir() or isinstance(try_to_load_from_cache(path, "config.json"), str):
+            return True
+        if not constants.HF_HUB_OFFLINE:
+            httpx.head(constants.ENDPOINT, timeout=5)  # without a network the hub's client would try for half a minute
+        return bool(hf_hub_download(path, "config.json"))
+    except (OSError, ValueError, httpx.HTTPError):  # no such id, gated, offline; no id at all
+        return False
+
+
 def check_model(name: str, how: Any, tokens: int = 0) -> None:
     """Raise ValueError, in a line, for a model that could not be loaded (`how`: `LoadParams`) or whose context does not
     hold `tokens`. Reads its configuration and tokenizer, of a hub id the files themselves; no weights are loaded."""
@@ -50,6 +67,8 @@ def check_model(name: str, how: Any, tokens: int = 0) -> None:
         path = resolve(name)
         if (folder := Path(path)).is_dir():
             _check_files(folder, name)
+        elif not at_hand(name):
+            raise OSError("no folder here, and the hub does not answer or does not give it")
         config, words = AutoConfig.from_pretrained(path), tokenizer(path, how, name)
     except (
         OSError,

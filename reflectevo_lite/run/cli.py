@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__, store
 from ..generate import GIB
-from . import params, pipeline, preflight
+from . import params, pipeline, preflight, servers
 from . import plan as planner
 from .memory import CARDS, card
 
@@ -157,11 +157,12 @@ def _run(args: argparse.Namespace) -> None:
 def _plan(args: argparse.Namespace) -> int:
     plan = _asked(args)
     stages = pipeline.choose(beyond=args.beyond)
+    fault = None
     try:
         absent = preflight.check(plan.values, stages, plan.run_dir)
     except ValueError as error:  # a plan may be made before the server is up, and for another machine
-        print(f"reflectevo: {error}", file=sys.stderr)
-        absent = []
+        fault = error
+        absent = servers.without_weights(plan.values, stages)
     stages = [stage for stage in stages if stage not in absent]
     for stage in stages:
         print(f"{stage}  ({'finished' if store.stage_finished(plan.run_dir, stage) else 'to do'})")
@@ -172,10 +173,16 @@ def _plan(args: argparse.Namespace) -> int:
     if absent:  # nothing is loaded here
         parts = planner.count(plan.values, stages, facts)
         print("".join(f"{p.what:40s}{p.prompts:10,} prompts, about {p.tokens:,} tokens\n" for p in parts))
-        return 0
+        return _warned(fault)
     found = planner.estimate(plan.values, stages, memory=args.gpu_memory, device=_card(args), facts=facts)
     print(planner.report(found))
-    return 2 if found.fits is False else 0
+    return 2 if found.fits is False else _warned(fault)
+
+
+def _warned(fault: Exception | None) -> int:
+    if fault:
+        print(f"reflectevo: a run would stop here: {fault}", file=sys.stderr)
+    return 0
 
 
 def _calibrate(args: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from .. import generate
@@ -17,7 +16,7 @@ def check(values: Mapping[str, Any], stages: Sequence[str], say: Any = print) ->
     server that does not answer.
     """
     v = with_judge(values)
-    url, model, local = v["server_url"], v["model"], [s for s in stages if s not in (DATA, ROLLOUTS, ANALYSIS)]
+    url, model = v["server_url"], v["model"]
     if ROLLOUTS in stages and (url or v["judge"] == "server"):
         from .. import curate
 
@@ -29,9 +28,15 @@ def check(values: Mapping[str, Any], stages: Sequence[str], say: Any = print) ->
             say(server.probe())
         if v["judge_url"] != url:
             say("judge: " + generate.ServerEngine(v["judge_url"], v["judge_model"], **v["judge_options"] or {}).probe())
-    if not (url and local):
+    return without_weights(v, stages, say)
+
+
+def without_weights(values: Mapping[str, Any], stages: Sequence[str], say: Any = print) -> list[str]:
+    """The stages that load weights which only the server has. No server is asked."""
+    model, local = values["model"], [s for s in stages if s not in (DATA, ROLLOUTS, ANALYSIS)]
+    if not (values["server_url"] and local):
         return []
-    here = _is_here(model)
+    here = generate.at_hand(model)
     how = f"trained here; the server only generates, for {ROLLOUTS}" if here else "not here: left out"
     say(f"{', '.join(local)}: the weights of {model!r} are {how}")
     return [] if here else local
@@ -45,12 +50,3 @@ def with_judge(values: Mapping[str, Any]) -> dict[str, Any]:
         v |= {"judge_url": v["server_url"], "judge_model": v["judge_model"] or v["model"]}
         v["judge_options"] = v["judge_options"] or (v["server_options"] or {}) | own
     return v
-
-
-def _is_here(model: str) -> bool:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(generate.resolve(model)).is_dir() or bool(hf_hub_download(model, "config.json"))
-    except (OSError, ValueError):  # no such id, gated, offline; no id at all
-        return False
