@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import generate
 from . import servers
-from .params import ANALYSIS, DATA, ROLLOUTS
+from .params import ANALYSIS, DATA, ROLLOUTS, ROUNDS
 
 ROOM = 0.5  # GiB of a run's rows, adapters and checkpoints; in full fine-tuning also COPIES of the weights in 32 bits
 COPIES = 4  # the newest checkpoint (weights, two moments) and the trained model
@@ -24,7 +24,20 @@ def check(values: dict[str, Any], stages: Sequence[str], run_dir: Path, say: Any
         longest = max(values["max_length"], values["max_new_tokens"])
         generate.check_model(values["model"], generate.LoadParams(**_loading(values)), longest)
     _check_room(values, run_dir)
+    _warn(values, stages, say)
     return absent
+
+
+def _warn(values: dict[str, Any], stages: Sequence[str], say: Any) -> None:
+    """Say what a run may do, but hardly ever should."""
+    v = values
+    foreign = [str(s) for s in (*v["sources"], *(v["test_sources"] or ())) if str(s).partition(":")[0] != "synthetic"]
+    if v["model"] == generate.TINY and foreign and not v["server_url"] and set(stages) - {DATA, ANALYSIS}:
+        say(f"The embedded model knows its own tasks only, and will get nothing of {foreign[0]} right: set model")
+    wanted, there = v["rounds"] * v["n_rollout"] + v["n_validation"], v["n_train"] * len(v["sources"])
+    if ROUNDS in stages and v["rounds"] > 1 and v["round_questions"] == "fresh" and wanted > there:
+        says = f"{v['rounds']} rounds of {v['n_rollout']:,} questions and {v['n_validation']:,} to validate on"
+        say(f"{says} want {wanted:,} training questions, and n_train gives {there:,}: some will be asked again")
 
 
 def _loading(values: dict[str, Any]) -> dict[str, Any]:
