@@ -58,9 +58,9 @@ def at_hand(name: str) -> bool:
         return False
 
 
-def check_model(name: str, how: Any, tokens: int = 0) -> None:
-    """Raise ValueError, in a line, for a model that could not be loaded (`how`: `LoadParams`) or whose context does not
-    hold `tokens`. Reads its configuration and tokenizer, of a hub id the files themselves; no weights are loaded."""
+def check_model(name: str, how: Any, *, max_length: int = 0, max_new_tokens: int = 0) -> None:
+    """Raise ValueError, in a line, for a model that could not be loaded (`how`: `LoadParams`), or whose context is too short
+    for rows or completions of so many tokens. Reads its configuration and tokenizer; no weights are loaded."""
     from transformers import AutoConfig
 
     try:
@@ -68,41 +68,56 @@ def check_model(name: str, how: Any, tokens: int = 0) -> None:
         if (folder := Path(path)).is_dir():
             _check_files(folder, name)
         elif not at_hand(name):
-            raise OSError("no folder here, and the hub does not answer or does not give it")
+            where = (
+                "no such folder"
+                if name[0] in "./~"
+                else "no folder here, and the hub does not answer or does not give it"
+            )
+            raise OSError(where)
         config, words = AutoConfig.from_pretrained(path), tokenizer(path, how, name)
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # of files that are missing, and that are something else
-        if isinstance(error, ValueError) and "\n" not in str(error):  # this package's own
+    except Exception as error:  # whatever readers of missing, torn and foreign files raise
+        said = str(error).splitlines() or ["?"]
+        if (
+            type(error) is ValueError and len(said) == 1 and not said[0].startswith("Unrecognized")
+        ):  # this package's own
             raise
-        raise ValueError(f"cannot load model {name!r}: {str(error).splitlines()[0]} ({remedy(name)})") from error
-    if words.eos_token_id is None and end_of_turn(words) is None:
-        raise ValueError(f"{name} has no token that ends a turn: name an eos_token in its tokenizer_config.json")
-    limit = getattr(config, "max_position_embeddings", None) or tokens
-    if tokens > limit:
-        raise ValueError(f"max_length {tokens:,} is over the context of {name}, {limit:,} tokens: lower max_length")
+        raise ValueError(f"cannot load model {name!r}: {said[0]} ({remedy(name)})") from error
+    if words.eos_token_id is None:
+        raise ValueError(f"the tokenizer of {name} names no eos_token: put one into its tokenizer_config.json")
+    limit = getattr(config, "max_position_embeddings", None)
+    for what, tokens in (
+        ("max_length", max_length),
+        ("two answers and a reflection of max_new_tokens", 3 * max_new_tokens),
+    ):
+        if limit and tokens > limit:
+            raise ValueError(f"{what}, {tokens:,} tokens, is over the context of {name}, {limit:,}: set it lower")
 
 
 def _check_files(folder: Path, name: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
         merge = "merge it first (reflectevo export RUN --merged)"
         raise ValueError(f"{name} is an adapter of {base}, not a model: set model to that one, or {merge}")
-    files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    files = {*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")}
     words = [file for pattern in ("tokenizer.*", "vocab.*", "*.model") for file in folder.glob(pattern)]
     held = {"config.json": (folder / "config.json").exists(), "weights": files, "a tokenizer": words}
-    if missing := " and ".join(what for what, there in held.items() if not there):
-        raise ValueError(f"{name} is a folder without {missing}: download the model whole ({remedy(name)})")
-    for file in files:
+    index = folder / "model.safetensors.index.json"
+    shards = set(json.loads(index.read_bytes())["weight_map"].values()) if index.exists() else ()
+    missing = [what for what, there in held.items() if not there] + sorted({*shards} - {file.name for file in files})
+    if missing:
+        raise ValueError(f"{name} is a folder without {', '.join(missing)}: download the model whole ({remedy(name)})")
+    for file in sorted(files):
         with file.open("rb") as handle:
             start = handle.read(40)
         if start.startswith(b"version https://git-lfs"):
             raise ValueError(f"{file} is a pointer of Git LFS, not weights: run `git lfs pull` in {folder}")
-        if not start:
-            raise ValueError(f"{file} is empty: download the model whole")
+        try:
+            with safe_open(file, "pt") if file.suffix == ".safetensors" else contextlib.nullcontext():
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{file} is torn ({error}): download the model whole") from error
 
 
 def _dequantised(file: Path) -> Path:

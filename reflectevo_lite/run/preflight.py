@@ -6,13 +6,15 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from .. import generate
 from . import servers
-from .params import ANALYSIS, DATA, ROLLOUTS, ROUNDS
+from .params import ANALYSIS, DATA, ROLLOUTS, ROUNDS, defaults
 
 ROOM = 0.5  # GiB of a run's rows, adapters and checkpoints; in full fine-tuning also COPIES of the weights in 32 bits
+OWN = ("chat_template", "system_prompt")
 COPIES = 4  # the newest checkpoint (weights, two moments) and the trained model
 
 
@@ -20,9 +22,10 @@ def check(values: dict[str, Any], stages: Sequence[str], run_dir: Path, say: Any
     """The stages to be left out (see `servers.check`). Raises ValueError, in a line, for what would stop a run later."""
     absent = servers.check(values, stages, say)
     elsewhere = [DATA, ANALYSIS, *[ROLLOUTS] * bool(values["server_url"]), *absent]
-    if values["model"] != generate.TINY and set(stages) - set(elsewhere):
-        longest = max(values["max_length"], values["max_new_tokens"])
-        generate.check_model(values["model"], generate.LoadParams(**_loading(values)), longest)
+    sizes = {name: values[name] for name in ("max_length", "max_new_tokens")}
+    usual = values["model"] == generate.TINY and all(values[name] == defaults()[name] for name in (*sizes, *OWN))
+    if not usual and set(stages) - set(elsewhere):  # the embedded model as it is shipped has been tested
+        generate.check_model(values["model"], generate.LoadParams.of(SimpleNamespace(**values)), **sizes)
     _check_room(values, run_dir)
     _warn(values, stages, say)
     return absent
@@ -38,10 +41,6 @@ def _warn(values: dict[str, Any], stages: Sequence[str], say: Any) -> None:
     if ROUNDS in stages and v["rounds"] > 1 and v["round_questions"] == "fresh" and wanted > there:
         says = f"{v['rounds']} rounds of {v['n_rollout']:,} questions and {v['n_validation']:,} to validate on"
         say(f"{says} want {wanted:,} training questions, and n_train gives {there:,}: some will be asked again")
-
-
-def _loading(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in generate.LoadParams._fields if name in values}
 
 
 def _check_room(values: dict[str, Any], run_dir: Path) -> None:

@@ -40,14 +40,19 @@ def no_template(folder):
 BROKEN = [
     (adapter, r"is an adapter of some/base, not a model: set model to that one"),
     (weights(b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), r"pointer of Git LFS.*git lfs pull"),
-    (weights(b""), r"model.safetensors is empty: download the model whole"),
-    (lambda folder: leave(folder), r"a folder without config.json and weights and a tokenizer"),
+    (weights(b""), r"model.safetensors is torn .*download the model whole"),
+    (lambda folder: leave(folder), r"a folder without config.json, weights, a tokenizer"),
     (lambda folder: leave(folder, "config.json", "tokenizer.json"), r"a folder without weights:"),
     (lambda folder: (folder / "config.json").unlink(), r"a folder without config.json"),
     (lambda folder: edit(folder, "config.json", model_type="nothing"), r"cannot load model .*nothing"),
     (lambda folder: (folder / "config.json").write_text("{"), r"cannot load model"),
-    (lambda folder: edit(folder, "config.json", max_position_embeddings=512), r"max_length 1,024 is over the context of .*512"),
+    (lambda folder: edit(folder, "config.json", max_position_embeddings=512), r"max_length, 1,024 tokens, is over the context of .*512"),
     (lambda folder: [f.unlink() for f in folder.glob("tok*")], r"a folder without a tokenizer"),
+    (lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100]), r"torn"),
+    (lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'), r"without model-2.safetensors"),
+    (lambda folder: (folder / "config.json").write_text("{}"), r"cannot load model .*model_type"),
+    (lambda folder: (folder / "tokenizer.json").write_text("{"), r"cannot load model"),
+    (lambda folder: edit(folder, "tokenizer_config.json", eos_token=None), r"names no eos_token"),
     (no_template, r"has no chat template.*set chat_template"),
 ]  # fmt: skip
 
@@ -78,6 +83,12 @@ def test_a_model_that_cannot_be_loaded_is_told_before_anything_runs(tmp_path, as
     ("given", "line"),
     [
         ({"model": "nobody/nothing"}, "cannot load model 'nobody/nothing'"),
+        ({"model": "./nowhere"}, "cannot load model './nowhere': no such folder"),
+        ({"chat_template": "no_such"}, "no chat_template 'no_such'"),
+        (
+            {"max_new_tokens": 100_000},
+            "two answers and a reflection of max_new_tokens, 300,000 tokens, is over the context",
+        ),
         ({"model": "no_such.gguf"}, "no GGUF file at"),
         ({"judge": "server"}, "judge_url"),
         ({"server_url": "http://127.0.0.1:9/v1"}, "judge 'gain' scores text with a model in this process"),
@@ -108,7 +119,7 @@ def test_a_plan_says_it_and_goes_on(tmp_path, asked):
     shutil.copytree(generate.resolve("tiny"), folder)
     weights(b"")(folder)
     code, said = asked(("model", folder), command="plan")
-    assert code == 0 and "is empty: download the model whole" in said
+    assert code == 0 and "is torn" in said
 
 
 def test_only_what_files_hang_on_is_held_fast(tmp_path):
