@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import random
 import re
 from collections import Counter
@@ -38,6 +39,7 @@ FIGURES = {  # file stem → caption, in the order of the page; other figures of
     "tokens_accuracy": "What accuracy costs in tokens",
 }
 TROUBLE = re.compile("refused, [^:;]+|no (?:text(?:, only thoughts)?|token count|finish reason)")
+FEW_STEPS = 10  # of an optimiser, in which a model learns next to nothing
 FEW = 200  # held-out questions below which a table deserves a warning
 
 
@@ -72,11 +74,15 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
 
 
 def _tiles(metrics: dict[str, Any]) -> list[tuple[str, float]]:
-    """Three figures: the base model, prompted, and the best setting of all."""
+    """Three figures: the base model, prompted, and the best of the settings that reflect."""
     table = tables.results(metrics)
     if table.empty:
         return []
-    best = table[~table["setting"].str.contains("·")].sort_values("Acc@t2").iloc[-1]
+    answers = [
+        label for one in evaluate.SETTINGS.values() if one.answers or one.plain for label in [evaluate.label(one.name)]
+    ]
+    reflected = table[~table["setting"].str.contains("·") & ~table["setting"].isin(answers)]
+    best = reflected.sort_values("Acc@t2").iloc[-1]
     tiles = [("right at once (Acc@t1)", best["Acc@t1"])]
     tiles += [("after a prompted reflection", acc) for acc in table.loc[table["key"] == tables.BASE.stem, "Acc@t2"]]
     return tiles + [(f"at best: {best['setting']}", best["Acc@t2"])] * (best["key"] != tables.BASE.stem)
@@ -120,6 +126,9 @@ def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
         below = some[some["excess"] <= 0]["setting"].nunique()
         guess = f"a blind guess among the options left after a wrong one gives {100 * some['blind'].iloc[0]:.1f} %"
         yield f"{task} is multiple choice: {guess}, and {below} of {some['setting'].nunique()} settings are not above it."
+    records = {p.parent.name: json.loads(p.read_bytes()) for p in run.directory.glob("adapters/*/training.json")}
+    if short := sorted(name for name, record in records.items() if record["steps"] < FEW_STEPS):
+        yield f"Trained for fewer than {FEW_STEPS} steps, on a few rows: {', '.join(short)}."
     if left := evaluate.left_out(run):
         yield f"Nothing to train on, so left out: {', '.join(left)}."
     if not run.path("env.json").exists():

@@ -146,7 +146,7 @@ def _run(args: argparse.Namespace) -> None:
         table = read.results(metrics)[["setting", "Acc@t1", "Acc@t2", "Δ", "Δ low", "Δ high", "n"]]
         print("\n" + table.to_string(index=False, float_format="{:.1f}".format))
         shares = metrics.get("reading", [])
-        print("", *([evaluate.reading_summary(shares)] * bool(shares)), *evaluate.reading_warnings(shares), sep="\n")
+        print("", *([evaluate.reading_summary(shares)] * bool(shares)), *read.warnings(run, metrics), sep="\n")
     if missing := evaluate.left_out(run):
         print(f"\nLeft out, nothing to train on: {', '.join(missing)}")
     print(f"\n{sum(seconds.values()):.0f} s. Executed notebooks: {run.path('notebooks')}")
