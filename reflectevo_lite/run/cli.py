@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     compare("--setting", help="one setting, e.g. reflector_only (default: all that both have)")
     export = command("export", _export, "a trained adapter, merged model or GGUF file with its model card")
     export("run_dir")
-    export("--setting", default="reflector", help="which adapter of the run (default: reflector)")
+    export("--setting", default="reflector", help="a trained setting or adapter of the run (default: reflector)")
     export("--merged", action="store_true", help="also the base model with the adapter merged")
     gguf = {"nargs": "?", "const": "q8_0", "metavar": "PRECISION"}
     export("--gguf", help="also a GGUF file: q8_0 (default), f16, q4_k_m, …", **gguf)
@@ -236,9 +236,11 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from .. import train
+    from .. import evaluate, train
 
-    found = train.export(args.run_dir, args.setting, merged=args.merged, gguf=args.gguf, push=args.push)
+    one = evaluate.SETTINGS.get(args.setting)  # a setting's name stands for the adapter that it is known for
+    name = str(one.reflector or one.answers or one.corrector or args.setting) if one else args.setting
+    found = train.export(args.run_dir, name, merged=args.merged, gguf=args.gguf, push=args.push)
     for form, path in found.paths.items():
         print(f"{form:8s}{path}")
     if found.pushed:

@@ -50,6 +50,7 @@ def texts(model, prompts, adapter=None):
 @pytest.fixture(scope="module")
 def exported(trained):
     assert cli.main(["export", str(trained[0].directory), "--merged"]) == 0
+    assert cli.main(["export", str(trained[0].directory), "--setting", "reflector_only"]) == 0  # of that adapter
     return trained[0].path("exports", "reflector")
 
 
