@@ -37,6 +37,14 @@ class Shape(NamedTuple):
         """Weights of a rank-`r` adapter on every linear layer."""
         return r * self.ends
 
+    def kept(self, bytes_per_weight: int, lora_r: int, checkpointing: bool = False) -> float:
+        """Bytes kept for the backward pass over a token. A layer's, in 16 bits, are fitted to what autograd saved in PEFT
+        Llama layers of seven shapes with sdpa, to 0.1 %. With checkpointing a layer keeps its input only, and one layer
+        at a time is recomputed."""
+        layer = 19 * self.hidden + 6.3 * self.heads * self.head_dim + 4.3 * self.kv_heads * self.head_dim
+        layer = (layer + 8.4 * self.intermediate + 14 * lora_r + 16) * bytes_per_weight / 2
+        return self.layers * self.hidden * bytes_per_weight + layer if checkpointing else self.layers * layer
+
 
 _LINES = Path(__file__).with_name("shapes.csv").read_text(encoding="utf-8").splitlines()[1:]
 KNOWN = {name: Shape(*map(json.loads, cells)) for name, *cells in csv.reader(_LINES)}
@@ -109,10 +117,14 @@ def default_batch_tokens(shape: Shape, bytes_per_weight: int, device: str) -> in
     return min(BATCH_TOKENS["cpu"], CPU_CACHE // (shape.cache * bytes_per_weight))
 
 
-def fitting_batch_tokens(model: Any) -> int:
-    """`default_batch_tokens` of a loaded model; one whose dimensions cannot be read is taken for an 8B one."""
+def dimensions_of(model: Any) -> Shape:
+    """The dimensions of a loaded model, no weights counted; one whose cannot be read is taken for an 8B one."""
     try:
-        shape = _dimensions(model.config.get_text_config())
+        return _dimensions(model.config.get_text_config())
     except AttributeError:
-        shape = KNOWN["meta-llama/Llama-3.1-8B-Instruct"]
-    return default_batch_tokens(shape, model.dtype.itemsize, model.device.type)
+        return KNOWN["meta-llama/Llama-3.1-8B-Instruct"]
+
+
+def fitting_batch_tokens(model: Any) -> int:
+    """`default_batch_tokens` of a loaded model."""
+    return default_batch_tokens(dimensions_of(model), model.dtype.itemsize, model.device.type)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import generate
-from . import backend, examples
+from . import backend, examples, parts
 from .params import Job, planned_steps
 from .reward import SecondTurnReward
 
@@ -17,8 +17,9 @@ def load(job: Job) -> generate.Loaded:
     return generate.load(name, generate.LoadParams.of(params), for_training=True, **size)
 
 
-def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence[Any] = ()) -> Any:
-    """A job's TRL trainer, to train on `rows` and validate on `held`; RuntimeError if it changes arguments or rows."""
+def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence[Any] = (), halved: int = 1) -> Any:
+    """A job's TRL trainer, to train on `rows` and validate on `held`, in parts a `halved`-th of what should fit (see
+    `parts`). RuntimeError if it changes arguments or rows."""
     import trl
 
     params, name = job.params, job.kind.upper()
@@ -33,7 +34,9 @@ def build(job: Job, loaded: generate.Loaded, rows: Sequence[Any], held: Sequence
     own = _own_parts(job, loaded, rows) | {"peft_config": peft_config, "processing_class": loaded.tokenizer}
     own["train_dataset"] = examples.dataset(job.kind, rows)
     own["eval_dataset"] = examples.dataset(job.kind, held) if held else None
-    trainer = getattr(trl, f"{name}Trainer")(model, args=args, **own)
+    kind = getattr(trl, f"{name}Trainer")
+    trainer = (kind if job.kind == "grpo" else parts.in_parts(kind))(model, args=args, **own)
+    trainer.tokens = parts.part_tokens(job, loaded) // halved
     if job.kind == "grpo" and not params.full_finetuning:
         own["reward_funcs"].policy = trainer.model
     backend.settle(trainer, fresh=job.start is None)
@@ -64,7 +67,9 @@ def _own_parts(job: Job, loaded: generate.Loaded, rows: Sequence[Any]) -> dict[s
 def arguments(job: Job, loaded: generate.Loaded, count: int) -> dict[str, Any]:
     """Every argument of a job's trainer on `count` examples (or packed sequences) an epoch."""
     params, device = job.params, loaded.model.device.type
-    steps, dtype = planned_steps(job.kind, params, count), generate.pick_dtype(params.dtype, device)
+    steps, large = planned_steps(job.kind, params, count), loaded.model.num_parameters() > generate.SMALL
+    # on a CPU of bfloat16, weights stay in float32: only computing is in 16 bits
+    dtype = generate.pick_dtype(params.dtype, device, small=not large)
     every = max(1, steps // (max(params.checkpoints, 10) if params.patience else params.checkpoints))
     if job.kind == "grpo":
         own = {"beta": params.kl, "temperature": params.temperature, "num_generations": params.generations}

@@ -17,6 +17,7 @@ from .params import GRPOParams, Job, Kind, TrainParams, planned_steps
 from .trainer import build, load
 
 AnyPath = str | Path
+LEAST = 128  # how many times smaller a step's parts become before a GPU is too small for one row
 REFERENCE = "ref"  # TRL's name for the frozen copy of an adapter that DPO goes on from
 
 
@@ -58,16 +59,31 @@ def train(
 def run(job: Job) -> dict[str, Any]:
     """Train in this process, the only one or one of several, of which the main one writes; returns the record."""
     generate.choose_backend(job.params.backend)  # before trl and transformers are imported
+    import torch
     from datasets import disable_progress_bars
-    from transformers import set_seed
 
     disable_progress_bars()  # of tokenising a few thousand rows
     claim(job)
+    halved = 1
+    while True:
+        try:
+            return _attempt(job, halved)
+        except torch.OutOfMemoryError:  # a GPU's: on a CPU nothing is raised
+            if job.kind == "grpo" or job.params.processes > 1 or halved >= LEAST:
+                raise
+        halved *= 2
+        print(f"{job.out.name}: out of memory; again from the last checkpoint, in parts half as large", flush=True)
+        generate.free()
+
+
+def _attempt(job: Job, halved: int) -> dict[str, Any]:
+    from transformers import set_seed
+
     set_seed(job.params.seed)  # before the trainer: LoRA's initialisation draws from the global seed
     loaded = load(job)
     rows, skipped = fitting(job, loaded.tokenizer)
     trained, held = split(rows, job.params)
-    trainer = build(job, loaded, trained, held)
+    trainer = build(job, loaded, trained, held, halved)
     started = time.time()
     result = trainer.train(resume_from_checkpoint=last_checkpoint(job.work))
     trainer.save_model(str(job.out))
@@ -79,7 +95,7 @@ def run(job: Job) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1), "train_loss": result.training_loss,
         "history": [h for h in state.log_history if "loss" in h],
         "validation": [h for h in state.log_history if "eval_loss" in h],
-        "backend": loaded.backend,
+        "backend": loaded.backend, "bf16": trainer.args.bf16, "parts": getattr(trainer, "most", 1),
     }  # fmt: skip
     if trainer.is_world_process_zero():
         shutil.rmtree(job.out / REFERENCE, ignore_errors=True)  # DPO's frozen copy of `start`, saved beside the adapter

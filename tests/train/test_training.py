@@ -14,7 +14,7 @@ from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import engines, models, rollouts
 from reflectevo_lite.read import figures as plots
 from reflectevo_lite.read import tables as analysis
-from reflectevo_lite.train import backend, examples, trainer, training
+from reflectevo_lite.train import backend, examples, parts, trainer, training
 from reflectevo_lite.train.params import GRPOParams, Job, planned_steps
 
 PARAMS = training.TrainParams(learning_rate=3e-3, epochs=1, batch_size=8)
@@ -440,3 +440,40 @@ def test_adapters_loaded_later_leave_earlier_ones_and_the_base_alone(reflector, 
     assert in_turn[0] == in_turn[4] == alone(None)
     assert in_turn[1] == in_turn[3] == alone(out)
     assert in_turn[2] == alone(tmp_path / "other") and len({tuple(v) for v in in_turn.values()}) == 3
+
+
+# -- a batch in parts ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("kind", "chosen_weight"), [("sft", 0.0), ("dpo", 0.0), ("dpo", 0.5)])
+def test_in_parts_a_batch_teaches_what_it_teaches_whole(kind, chosen_weight, data, pairs, tmp_path, monkeypatch):
+    import torch
+
+    params = changed(batch_size=10, grad_accum=2, chosen_weight=chosen_weight, max_grad_norm=1e9)
+    rows = data[:33] if kind == "sft" else pairs  # neither is a multiple of 20: the last batches are smaller
+    learned = []
+    for tokens in (10**9, 300):
+        monkeypatch.setattr(parts, "part_tokens", lambda job, loaded, fit=tokens: fit)
+        record = training.train(kind, rows, tmp_path / str(tokens), model="tiny", params=params)
+        learned.append((weights(tmp_path / str(tokens)), record))
+    (whole, one), (split, many) = learned
+    assert (one["parts"], one["steps"]) == (1, many["steps"]) and many["parts"] > 2
+    assert many["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+    assert all(torch.allclose(whole[k], split[k], atol=2e-4) for k in whole)
+    assert not all(torch.equal(whole[k], split[k]) for k in whole)
+
+
+def test_out_of_memory_goes_on_in_smaller_parts(data, tmp_path, monkeypatch, capsys):
+    import torch
+
+    compute, seen = parts.split, []
+
+    def full(inputs, tokens):
+        seen.append(tokens)
+        if tokens > 5_000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(inputs, tokens)
+
+    monkeypatch.setattr(parts, "split", full)
+    monkeypatch.setattr(parts, "part_tokens", lambda job, loaded: 16_000)
+    record = training.train_sft(data, tmp_path / "r", model="tiny", params=PARAMS)
+    assert record["steps"] == record["planned_steps"] and sorted(set(seen)) == [4_000, 8_000, 16_000]
+    assert capsys.readouterr().out.count("in parts half as large") == 2
