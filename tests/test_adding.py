@@ -21,7 +21,9 @@ def code(heading):
 def added():
     before = dict(SETTINGS), dict(TRAININGS)
     source = code("Add a setting")
-    exec(source, {})
+    known = {"Setting": evaluate.Setting, "Training": evaluate.Training, "UNFILTERED": "curated/unfiltered.jsonl"}
+    for entry in eval(f"({source})", known):
+        (SETTINGS if isinstance(entry, evaluate.Setting) else TRAININGS)[entry.name] = entry
     yield source
     for table, old in zip((SETTINGS, TRAININGS), before, strict=True):
         table.clear()

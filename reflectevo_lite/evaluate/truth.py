@@ -5,7 +5,7 @@ Where mistakes are known (the embedded tasks) every part of a reflection is chec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -36,6 +36,18 @@ def truth_table(run: store.Run) -> pd.DataFrame:
         parts = pd.DataFrame([(*t, t.whole, r["turn2_correct"]) for r, t in found], columns=COLUMNS[2:])
         rows += [(label(name), len(found), *parts.astype(float).mean())] if found else []
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def first_true(rows: Iterable[Any], column: str) -> list[Any]:
+    """What to show of a curated set: its first row whose reflection (in `column`) is true in every part, and not merely
+    lucky; its first row where nobody knows, or if none is true. Empty for an empty set."""
+    first: list[Any] = []
+    for row in rows:
+        first = first or [row]
+        found = embedded.truth(row["problem"], row["turn1"]["completion"], row[column]["text"])
+        if found is None or found.whole:
+            return [row]
+    return first
 
 
 def whole(problems: Sequence[Problem], rows: Sequence[Any]) -> float | None:

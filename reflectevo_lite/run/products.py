@@ -25,6 +25,7 @@ FIGURES = {
     "words": ("words",),
     "verifier": ("verifier",),
     ANALYSIS: (
+        "headline",
         "accuracy",
         "localisation",
         "truth",
