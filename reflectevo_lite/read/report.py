@@ -49,8 +49,8 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
     run = store.Run(run_dir)
     metrics, params = tables.load_metrics(run), run.params()
     metrics.setdefault("reading", evaluate.reading_of(run))  # not in older files
-    found = [Evaluation(r["setting"], r["mode"], r["control"]) for r in metrics["rows"]]
-    controls = {e.label for e in found if e.controls}
+    made = (Evaluation(r["setting"], r["mode"], r["control"]) for r in metrics["rows"])
+    controls = {e.label for e in made if e.controls}
     said, results = headline(metrics), {mode: tables.results(metrics, mode=mode) for mode in ("oracle", "intrinsic")}
     page = render(
         "report.html",

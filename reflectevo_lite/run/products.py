@@ -24,18 +24,9 @@ FIGURES = {
     "ladder": ("ladder",),
     "words": ("words",),
     "verifier": ("verifier",),
-    ANALYSIS: (
-        "headline",
-        "accuracy",
-        "localisation",
-        "truth",
-        "error_classes",
-        "flips",
-        "taxonomy",
-        "reflection_style",
-        "tokens_accuracy",
-    ),
-}
+    ANALYSIS: ("headline", "accuracy", "localisation", "truth", "error_classes", "flips", "taxonomy",
+               "reflection_style", "tokens_accuracy"),
+}  # fmt: skip
 FILES = {  # what a stage writes beside figures, adapters and evals of its settings
     DATA: ("data",),
     ROLLOUTS: ("rollouts", "curated", "judges", "evals/turn1.*"),
