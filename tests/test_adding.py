@@ -21,9 +21,10 @@ def code(heading):
 def added():
     before = dict(SETTINGS), dict(TRAININGS)
     source = code("Add a setting")
-    known = {"Setting": evaluate.Setting, "Training": evaluate.Training, "UNFILTERED": "curated/unfiltered.jsonl"}
-    for entry in eval(f"({source})", known):
-        (SETTINGS if isinstance(entry, evaluate.Setting) else TRAININGS)[entry.name] = entry
+    scope = {"Setting": evaluate.Setting, "Training": evaluate.Training, "UNFILTERED": "curated/unfiltered.jsonl"}
+    exec(source, scope)
+    for table, entries in ((TRAININGS, scope["_TRAININGS"]), (SETTINGS, scope["_SETTINGS"])):
+        table.update({entry.name: entry for entry in entries if entry is not ...})
     yield source
     for table, old in zip((SETTINGS, TRAININGS), before, strict=True):
         table.clear()
