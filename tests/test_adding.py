@@ -21,7 +21,10 @@ def code(heading):
 def added():
     before = dict(SETTINGS), dict(TRAININGS)
     source = code("Add a setting")
-    exec(source, {})
+    scope = {"Setting": evaluate.Setting, "Training": evaluate.Training, "UNFILTERED": "curated/unfiltered.jsonl"}
+    exec(source, scope)
+    for table, entries in ((TRAININGS, scope["_TRAININGS"]), (SETTINGS, scope["_SETTINGS"])):
+        table.update({entry.name: entry for entry in entries if entry is not ...})
     yield source
     for table, old in zip((SETTINGS, TRAININGS), before, strict=True):
         table.clear()

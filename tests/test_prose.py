@@ -11,6 +11,7 @@ from solutions import reference
 
 from reflectevo_lite import embedded, evaluate, prompts, read
 from reflectevo_lite.evaluate import ladder, words
+from reflectevo_lite.read import figures
 
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)? ?%|\b\d[\d,]*\.\d+\b|\b\d[\d,]* of [\d,]*\d|\d points")
 
@@ -268,3 +269,22 @@ def test_no_number_of_results_stands_in_the_prose_unchecked(claims, file):
         text = text.replace(phrase, " ")
     left = [text[max(0, m.start() - 40) : m.end() + 20] for m in NUMBER.finditer(text)]
     assert not left, "a sentence in tests/claims.py should say where these come from"
+
+
+def test_examples_shown_of_a_set_are_true_and_the_short_figure_ends_with_its_best(run, facts):
+    for name, column in (("d_plus", "reflection"), ("d_pm", "chosen")):
+        [row] = evaluate.first_true(run.read("curated", f"{name}.jsonl"), column)
+        assert embedded.truth(row["problem"], row["turn1"]["completion"], row[column]["text"]).whole
+    few, best = read.headline(facts.metrics)
+    drawn = {tick.get_text(): tick.get_color() for tick in figures.accuracy(few, best).axes[0].get_yticklabels()}
+    assert 10 <= len(drawn) <= 12 and few["Acc@t2"].is_monotonic_increasing
+    grey = {"shuffled reflections", "reflector SFT (unfiltered)", "SFT on second answers, no reflection"}
+    assert {name for name, colour in drawn.items() if colour == "0.5"} == grey
+
+
+def test_links_of_the_executed_notebooks_lead_somewhere():
+    for path in sorted((ROOT / "artifacts" / "reference" / "tiny_cpu" / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+        assert not [link for link in links if not (path.parent / link).exists()], path.name

@@ -25,6 +25,6 @@ from .settings import (
     rollout_files, round_setting, setting, settings, trainings,
 )  # fmt: skip
 from .stats import over_seeds, wilson
-from .truth import truth_table, whole
+from .truth import checked, first_true, truth_table, whole
 from .verifier import accuse, confidence, verifier_table
 from .words import edit_words, words_table

@@ -56,15 +56,8 @@ def reading(setting: str, rows: Iterable[Row]) -> list[Row]:
     shares = []
     for (task, turn), (ways, cuts) in sorted(found.items(), key=lambda each: (each[0][0] != "all", each[0])):
         n, lost = cuts.total(), sum(ways[why] for why in UNREAD)
-        row = {
-            "setting": setting,
-            "task": task,
-            "turn": turn,
-            "n": n,
-            "unreadable": lost / n,
-            "cut_off": cuts[True] / n,
-        }
-        shares.append(row | {"how": dict(ways.most_common())})
+        row = {"setting": setting, "task": task, "turn": turn, "n": n, "unreadable": lost / n}
+        shares.append(row | {"cut_off": cuts[True] / n, "how": dict(ways.most_common())})
     return shares
 
 

@@ -123,12 +123,12 @@ def one_pass(engine: Engine, run: store.Run, pool: Sequence[Problem], p: Any) ->
     return store.write_jsonl(run.path("curated", "one_pass.jsonl"), curate.d_pm(kept, seed=p.seed))
 
 
-def rounds_table(run: store.Run, done: Sequence[dict[str, Any]], *, seed: int = 0) -> pd.DataFrame:
-    """Acc@t2, the interval of its gain over Acc@t1, and the harvest, by round (0: the prompted base). Fractions."""
+def rounds_table(run: store.Run, done: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Acc@t2 with its Wilson interval, and the harvest, by round (0: the prompted base). Fractions."""
     rows, base = [], {"round": 0, "rows": run.read("evals", Evaluation(BASELINE).file)}
     for entry in [base, *(d for d in done if d["rows"])]:
-        row = describe(Evaluation(BASELINE), "all", entry["rows"], seed)
-        reached = (row["acc_t1"], row["acc_t2"], *(row["acc_t1"] + bound for bound in row["delta_ci"]), row["n"])
+        row = describe(Evaluation(BASELINE), "all", entry["rows"], 0)
+        reached = (row["acc_t1"], row["acc_t2"], *row["acc_t2_ci"], row["n"])
         rows.append((entry["round"], *reached, *(entry.get(key, math.nan) for key in HARVEST)))
     return pd.DataFrame(rows, columns=["round", "acc_t1", "acc_t2", "low", "high", "n", *HARVEST])
 

@@ -49,6 +49,11 @@ class Evaluation(NamedTuple):
         return name if self.mode == "oracle" else f"{name}, told nothing"
 
     @property
+    def controls(self) -> bool:
+        """Whether it is there to be compared with: a control of a setting, or a setting of that family."""
+        return self.control is not None or setting(self.setting).family == "control"
+
+    @property
     def order(self) -> tuple[int, str, str]:
         """For sorting as the tables do: settings as registered, the setting itself before its controls."""
         places = {name: i for i, name in enumerate(SETTINGS)}

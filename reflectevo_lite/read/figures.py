@@ -3,7 +3,7 @@
 Each function returns a matplotlib Figure that belongs to no window; `show` displays and keeps it."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,10 @@ def _legend_below(axes: Axes, columns: int, at: float = 0.5) -> None:
 
 
 def _name_rows(axes: Axes, results: pd.DataFrame) -> None:
-    """A row for each setting, from the top; a control stands in grey below the setting that it controls for."""
-    parts = [name.split(" · ") for name in results["setting"]]
-    axes.set_yticks(range(len(parts)), [part[-1] for part in parts])
-    for part, tick in zip(parts, axes.get_yticklabels(), strict=True):
-        tick.set_color("0.5" if part[1:] else "black")
+    """A row for each evaluation of `read.results`, from the top; controls in grey, by their own name alone."""
+    axes.set_yticks(range(len(results)), [name.rpartition(" · ")[2] for name in results["setting"]])
+    for key, tick in zip(results["key"], axes.get_yticklabels(), strict=True):
+        tick.set_color("0.5" if Evaluation.parse(key).controls else "black")
     axes.invert_yaxis()
 
 
@@ -212,13 +211,14 @@ def pretraining(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def accuracy(results: pd.DataFrame, floor: float | None = None) -> Figure:
-    """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain. `floor`: `evaluate.floor`, drawn
-    as a line."""
+def accuracy(results: pd.DataFrame, lines: Mapping[str, float | None] | None = None) -> Figure:
+    """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain. `lines`: accuracies (fractions) to
+    draw across, by name; None draws nothing."""
     figure, axes = _figure(9, 0.42 * len(results) + 1.5)
+    sure = np.select([results["Δ low"] > 0, results["Δ high"] < 0], [GREEN, RED], GREY)
     for i, row in enumerate(results.to_dict("records")):
-        first, second, low, high = row["Acc@t1"], row["Acc@t2"], row["Δ low"], row["Δ high"]
-        color, spread = GREEN if low > 0 else RED if high < 0 else GREY, _bars(second, first + low, first + high)
+        first, second, color = row["Acc@t1"], row["Acc@t2"], sure[i]
+        spread = _bars(second, first + row["Δ low"], first + row["Δ high"])
         axes.plot([first, second], [i, i], color=color, lw=2, alpha=0.6, zorder=1)
         axes.errorbar(second, i, xerr=spread, color=color, capsize=3, lw=1.4, zorder=2)
         axes.scatter([first], [i], facecolor="white", edgecolor="black", s=36, zorder=3)
@@ -227,9 +227,11 @@ def accuracy(results: pd.DataFrame, floor: float | None = None) -> Figure:
     _name_rows(axes, results)
     told = f"accuracy (%), n = {_n(results['n'])}, bars: 95 % interval of the gain"
     _label(axes, told, "", "From the first answer to the second")
-    if floor is not None:
-        axes.axvline(100 * floor, color=PURPLE, ls="--", lw=1.2, label="choices guessed")
-    faces = {"Acc@t1": "white", "Acc@t2: a sure gain": GREEN, "no sure change": GREY, "a sure loss": RED}
+    for name, share in (lines or {}).items():
+        if share is not None:
+            axes.axvline(100 * share, color=PURPLE, ls="--", lw=1.2, label=name)
+    faces = {"first answer": "white", "second: a sure gain": GREEN, "no sure change": GREY, "a sure loss": RED}
+    faces = {name: face for name, face in faces.items() if face in ("white", *sure)}
     for name, face in faces.items():
         axes.scatter([], [], facecolor=face, edgecolor="black" if face == "white" else face, s=40, label=name)
     _legend_below(axes, 5, 0.35)
@@ -258,7 +260,7 @@ def tokens_accuracy(results: pd.DataFrame) -> Figure:
     shape = dict.fromkeys(FAMILIES, "o") | {"control": "s"}
     for row in rows:
         x, y, one = row["tokens per question"], row["Acc@t2"], Evaluation.parse(row["key"])
-        family = "control" if one.control else evaluate.setting(one.setting).family
+        family = "control" if one.controls else evaluate.setting(one.setting).family
         spread = _bars(y, row["Acc@t1"] + row["Δ low"], row["Acc@t1"] + row["Δ high"])
         axes.errorbar(x, y, yerr=spread, fmt=shape[family], color=FAMILIES[family][0], capsize=3, ms=6, lw=1.2)
         shown.add(family)

@@ -25,6 +25,7 @@ from .explorer import Explorer, setting_name
 from .transcripts import OUTCOMES, render
 
 FIGURES = {  # file stem → caption, in the order of the page; other figures of the run follow
+    "headline": "From the first answer to the second, in short",
     "accuracy": "Acc@t1 and Acc@t2 of every setting and control",
     "localisation": "Does the reflection find the mistake?",
     "truth": "Do reflections say what is so?",
@@ -48,20 +49,23 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
     run = store.Run(run_dir)
     metrics, params = tables.load_metrics(run), run.params()
     metrics.setdefault("reading", evaluate.reading_of(run))  # not in older files
+    made = (Evaluation(r["setting"], r["mode"], r["control"]) for r in metrics["rows"])
+    controls = {e.label for e in made if e.controls}
     said, results = headline(metrics), {mode: tables.results(metrics, mode=mode) for mode in ("oracle", "intrinsic")}
     page = render(
         "report.html",
         title=run.directory.name,
         models=sorted({str(p["model"]) for p in params.values() if p.get("model")}),
-        said=[line for line in said if "·" not in line],
-        controls=[line for line in said if "·" in line],
+        said=[line for line in said if line.rpartition(": ")[0] not in controls],
+        controls=[line for line in said if line.rpartition(": ")[0] in controls],
+        grey=controls,
         tiles=_tiles(metrics),
         warnings=[*warnings(run, metrics)],
         results={mode: table.to_dict("records") for mode, table in results.items()},
         unmoved={mode: tables.unmoved(results[mode]) for mode in results if len(results[mode])},
         accused=tables.accused(run).to_dict("records"),
         comparisons=tables.comparisons(metrics).to_dict("records"),
-        readings=tables.readings(metrics["reading"]).to_dict("records"),
+        readings=tables.readings(metrics["reading"]).query("unreadable > 0 or `cut off` > 0").to_dict("records"),
         wilson=evaluate.wilson,
         figures=_figures(run),
         sampled=_sampled(run, transcripts, seed),
@@ -78,11 +82,8 @@ def _tiles(metrics: dict[str, Any]) -> list[tuple[str, float]]:
     table = tables.results(metrics)
     if table.empty:
         return []
-    answers = [
-        label for one in evaluate.SETTINGS.values() if one.answers or one.plain for label in [evaluate.label(one.name)]
-    ]
-    reflected = table[~table["setting"].str.contains("·") & ~table["setting"].isin(answers)]
-    best = reflected.sort_values("Acc@t2").iloc[-1]
+    asked = [(e, evaluate.setting(e.setting)) for e in map(Evaluation.parse, table["key"])]
+    best = table[[not (e.controls or s.answers or s.plain) for e, s in asked]].sort_values("Acc@t2").iloc[-1]
     tiles = [("right at once (Acc@t1)", best["Acc@t1"])]
     tiles += [("after a prompted reflection", acc) for acc in table.loc[table["key"] == tables.BASE.stem, "Acc@t2"]]
     return tiles + [(f"at best: {best['setting']}", best["Acc@t2"])] * (best["key"] != tables.BASE.stem)
@@ -100,7 +101,7 @@ def headline(metrics: dict[str, Any]) -> list[str]:
     for row in tables.comparisons(metrics).to_dict("records"):
         more, interval = "more" if row["difference"] > 0 else "fewer", f"{row['low']:.1f} to {row['high']:.1f}"
         sure = f"{abs(row['difference']):.1f} points {more} than prompted reflection (95 % interval {interval})"
-        open_ = f"no significant difference from prompted reflection ({interval})"
+        open_ = f"not told apart from prompted reflection after Holm's correction (uncorrected interval {interval})"
         lines.append(f"{row['setting']}: {sure if row['significant'] else open_}.")
     return lines
 

@@ -19,6 +19,7 @@ Evals = Mapping[str, Sequence[Row]]  # eval rows by setting
 
 BASE = Evaluation(evaluate.BASELINE)
 DIFFERENCE = ("setting", "difference", "low", "high", "p (McNemar)", "p (Holm)", "significant", "detectable", "n")
+STORY = r"((one|two)_stage|prompted|reflector_only|unfiltered|dpo_pm|sft_dpo|redo|round_\d+).oracle|prompted.oracle.shuffled"
 # what reflections tell oneself to do; a text's first one is its pattern
 VERBS = Path(__file__).with_name("verbs.txt").read_text(encoding="utf-8").split()
 _VERB = re.compile(rf"\b({'|'.join(VERBS)})\b", re.IGNORECASE)
@@ -50,10 +51,17 @@ def results(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
     for e, r in _rows(metrics, mode).items():
         rates = (100 * r["acc_t1"], 100 * r["acc_t2"], *_percent(r["delta"], r["delta_ci"]))
         flips = (r["flips"][kind] for kind in ("cc", "ci", "ic", "ii"))
-        rows.append(
-            (e.stem, evaluate.label(e.setting, e.control), *rates, *flips, r["tokens"] / max(1, r["n"]), r["n"])
-        )
+        cost = (r["tokens"] / max(1, r["n"]), r["n"])
+        rows.append((e.stem, evaluate.label(e.setting, e.control), *rates, *flips, *cost))
     return pd.DataFrame(rows, columns=[*columns, "tokens per question", "n"]) if rows else pd.DataFrame()
+
+
+def headline(metrics: Row) -> tuple[pd.DataFrame, dict[str, float | None]]:
+    """The rows of `results` that tell the story, from the lowest Acc@t2 up, and what the best prompt of the ladder gets
+    out of the untrained model (a fraction; None if it was not climbed): what `figures.accuracy` draws."""
+    table, best = results(metrics), max((r["acc_t2"] for r in metrics.get("ladder", ())), default=None)
+    rows = table[table["key"].str.fullmatch(STORY)].sort_values("Acc@t2", kind="stable")
+    return rows, {"best prompt, untrained": best}
 
 
 def with_intervals(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
@@ -206,17 +214,8 @@ def readings(shares: Sequence[Row]) -> pd.DataFrame:
     for r in shares:
         if r["task"] == "all" or any(evaluate.too_many(r, what) for what in ("unreadable", "cut_off")):
             how = ", ".join(f"{how} {n:,}" for how, n in r["how"].items())
-            rows.append(
-                (
-                    Evaluation.parse(r["setting"]).label,
-                    r["task"],
-                    r["turn"],
-                    r["n"],
-                    100 * r["unreadable"],
-                    100 * r["cut_off"],
-                    how,
-                )
-            )
+            about = (Evaluation.parse(r["setting"]).label, r["task"], r["turn"], r["n"])
+            rows.append((*about, 100 * r["unreadable"], 100 * r["cut_off"], how))
     return pd.DataFrame(rows, columns=["setting", "task", "turn", "n", "unreadable", "cut off", "how"])
 
 

@@ -26,7 +26,9 @@ def explore(run_dir: str | Path) -> Explorer:
     """Show the explorer of a run below the cell; returns its `Explorer`, for a cell to go on from what is shown."""
     explorer = Explorer(run_dir)
     display(View(explorer).root)
-    display(HTML(f"<script>{render('keys.js')}</script>"))
+    style = f"{render('transcript.css')}body:has(.rl-explorer) .rl-still {{display: none}}"
+    still = f"<div class='rl-still'>{explorer.page()}</div>"  # seen where no widget is drawn
+    display(HTML(f"<style>{style}</style>{still}<script>{render('keys.js')}</script>"))
     return explorer
 
 

@@ -181,6 +181,18 @@ def execute(plan: Plan, stage: str, head: str) -> None:
         raise Failure(f"{said}\n(the whole trace is in {out})") from error
     if not store.stage_finished(plan.run_dir, stage):  # a kernel that exits leaves no exception behind
         raise Failure(f"{stage}: the kernel stopped before the last cell (see {out})")
+    _relink(plan.notebooks[stage].parent, out)
+
+
+def _relink(home: Path, out: Path) -> None:
+    """Links of a notebook in `home` lead to the same places from its executed copy, and to the copies of other stages."""
+
+    def moved(found: re.Match[str]) -> str:
+        copied = Path(found[1]).stem in store.STAGES and "solutions" not in found[1]
+        return f"]({Path(found[1]).name if copied else Path(os.path.relpath(home / found[1], out.parent)).as_posix()})"
+
+    text = out.read_text(encoding="utf-8")
+    store.write_text(out, re.sub(r"\]\(((?:[\w.]+/)*\w+\.(?:ipynb|md))\)", moved, text))
 
 
 @contextlib.contextmanager

@@ -24,17 +24,9 @@ FIGURES = {
     "ladder": ("ladder",),
     "words": ("words",),
     "verifier": ("verifier",),
-    ANALYSIS: (
-        "accuracy",
-        "localisation",
-        "truth",
-        "error_classes",
-        "flips",
-        "taxonomy",
-        "reflection_style",
-        "tokens_accuracy",
-    ),
-}
+    ANALYSIS: ("headline", "accuracy", "localisation", "truth", "error_classes", "flips", "taxonomy",
+               "reflection_style", "tokens_accuracy"),
+}  # fmt: skip
 FILES = {  # what a stage writes beside figures, adapters and evals of its settings
     DATA: ("data",),
     ROLLOUTS: ("rollouts", "curated", "judges", "evals/turn1.*"),
@@ -62,7 +54,7 @@ def products(stage: str) -> list[str]:
 
 def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
     """Move what the first of `stages` and all later ones made into `<run_dir>/before/<time>/`; nothing is deleted."""
-    later = ORDER[ORDER.index(stages[0]) :]
+    later, run = ORDER[ORDER.index(stages[0]) :], store.Run(run_dir)  # rows that are packed are unpacked, and stay
     if stages[0] in BEYOND:  # beyond notebooks do not build on one another
         later = tuple(stage for stage in later if stage in (*stages, ANALYSIS))
     target, moved = run_dir / "before" / time.strftime("%Y%m%d-%H%M%S"), []
@@ -72,7 +64,7 @@ def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, to)
             moved.append(path)
-    if recorded := store.Run(run_dir).params():
+    if recorded := run.params():
         kept = {stage: values for stage, values in recorded.items() if stage not in later}
         store.write_text(run_dir / "run.yaml", yaml.safe_dump(kept, sort_keys=True, allow_unicode=True))
     return moved
