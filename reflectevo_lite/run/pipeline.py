@@ -117,7 +117,9 @@ def find_notebooks(folder: str | Path | None = None) -> Path:
         if (path / f"{DATA}.ipynb").exists():
             return path
     places = " or ".join(map(str, tried))
-    raise UserError(f"no notebooks in {places}: run from the repository, or pass --notebooks FOLDER")
+    raise UserError(
+        f"no notebooks in {places}: the package comes without them: get the repository, and run there or pass --notebooks FOLDER"
+    )
 
 
 def choose(only: str | None = None, beyond: str | None = None) -> list[str]:

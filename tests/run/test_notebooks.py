@@ -15,8 +15,8 @@ from planned import assert_planned
 
 from reflectevo_lite import curate, embedded, evaluate, store
 from reflectevo_lite.data import SOURCES
-from reflectevo_lite.run import params as table
 from reflectevo_lite.run import open_run, pipeline, products
+from reflectevo_lite.run import params as table
 from reflectevo_lite.run.record import REFERENCE
 
 LESSONS = ROOT / "notebooks"
@@ -193,7 +193,9 @@ def test_notebook_06_shows_a_reference_run_without_a_model_and_without_a_trace(k
     assert {name: found[name] for name in recorded} == recorded  # an older run lacks what was not counted then
     assert any(share["setting"] == "first answers" and share["n"] for share in found["reading"])
     assert run.params() == yaml.safe_load((kept.parent / "run.yaml").read_text())
-    assert Path(out).read_text().count("One seed: no interval over seeds") == 1  # in the cell, and not below it
+    assert (
+        Path(out).read_text(encoding="utf-8").count("One seed: no interval over seeds") == 1
+    )  # in the cell, and not below it
 
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[:2] not in ("00", "01", "qu")], ids=lambda p: p.stem)
