@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
 import sys
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno in store.READ_ONLY:
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             said = f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): choose another place"
         elif error.errno in store.FULL or isinstance(error, store.NoRoom):
             said = f"{error.filename}: no room to write. {store.GOES_ON}" if error.filename else str(error)

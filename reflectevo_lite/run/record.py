@@ -8,7 +8,7 @@ import yaml
 
 from .. import generate, store
 from ..store import Run
-from .params import ANALYSIS, ROLLOUTS, TABLE, checked, defaults
+from .params import ANALYSIS, DATA, ROLLOUTS, SFT, TABLE, checked, defaults
 from .products import made
 from .servers import with_judge
 
@@ -85,12 +85,11 @@ def _matters(name: str, value: Any) -> Any:
 
 def _check_earlier(run: Run, recorded: Mapping[str, Any], notebook: str) -> None:
     """Raise FileNotFoundError, in a line, for a notebook that is opened before those that it builds on."""
-    built_on = store.STAGES[: min(store.STAGES.index(notebook), 3) if notebook in store.STAGES[:-1] else 3]
-    needed = built_on[:2] if notebook == ANALYSIS else built_on
+    needed = store.STAGES[: {DATA: 0, ROLLOUTS: 1, SFT: 2, ANALYSIS: 2}.get(notebook, 3)]
     if lacking := [stage for stage in needed if stage not in recorded and not made(run.directory, stage)]:
+        remedy = f"first, with the same run_dir (`reflectevo run` does), or open the finished run_dir = {REFERENCE!r}"
         raise FileNotFoundError(
-            f"{run.directory} lacks what {', '.join(lacking)} would have written: run {'that' if len(lacking) == 1 else 'these'} "
-            f"first with the same run_dir (or `reflectevo run`), or open the finished run_dir = {REFERENCE!r}"
+            f"{run.directory} lacks what {', '.join(lacking)} would have written: run that {remedy}"
         )
 
 

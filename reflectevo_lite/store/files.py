@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 GOES_ON = "What was finished is kept; the same command goes on from there once there is room"
 
 
