@@ -23,6 +23,8 @@ def reference(directory):
 
     copy = Path(directory) / "tiny_cpu"
     shutil.copytree(ROOT / "artifacts" / "reference" / "tiny_cpu", copy)
+    shutil.unpack_archive(copy / store.PACKED, copy)
+    (copy / store.PACKED).unlink()
     return store.Run(copy)
 
 

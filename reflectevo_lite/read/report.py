@@ -44,8 +44,8 @@ FEW_STEPS = 10  # of an optimiser, in which a model learns next to nothing
 FEW = 200  # held-out questions below which a table deserves a warning
 
 
-def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -> Path:
-    """Write `<run_dir>/report.html` and return its path. Raises FileNotFoundError if metrics.json is missing."""
+def build_report(run_dir: str | Path, *, out: str | Path | None = None, transcripts: int = 30, seed: int = 0) -> Path:
+    """Write `out`, or `<run_dir>/report.html`, and return its path. Raises FileNotFoundError if metrics.json is missing."""
     run = store.Run(run_dir)
     metrics, params = tables.load_metrics(run), run.params()
     metrics.setdefault("reading", evaluate.reading_of(run))  # not in older files
@@ -73,8 +73,9 @@ def build_report(run_dir: str | Path, *, transcripts: int = 30, seed: int = 0) -
         params=yaml.safe_dump(params, allow_unicode=True),
         record=pd.json_normalize(run.environment(), sep=": ").to_dict("records")[0].items(),
     )
-    store.write_text(run.path("report.html"), page)
-    return run.path("report.html")
+    target = Path(out) if out else run.path("report.html")
+    store.write_text(target, page)
+    return target
 
 
 def _tiles(metrics: dict[str, Any]) -> list[tuple[str, float]]:

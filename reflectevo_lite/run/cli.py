@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
 import sys
@@ -32,9 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in store.FULL and not isinstance(error, store.NoRoom):
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            said = f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): choose another place"
+        elif error.errno in store.FULL or isinstance(error, store.NoRoom):
+            said = f"{error.filename}: no room to write. {store.GOES_ON}" if error.filename else str(error)
+        else:
             raise
-        said = f"{error.filename}: no room to write. {store.GOES_ON}" if error.filename else str(error)
         status = 2
     except KeyboardInterrupt:
         said, status = "interrupted; the same command goes on from here", 130
@@ -46,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     about = "Small language models learn to reflect (arXiv 2505.16475)."
     parser = argparse.ArgumentParser(prog="reflectevo", description=about)
+    parser.set_defaults(command=lambda args: parser.print_help())
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     def command(name: str, function: Any, help: str) -> Any:
         sub = commands.add_parser(name, help=help)
@@ -73,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     plan("--gpu-memory", type=float, metavar="GIB", help="plan for this much GPU memory")
     plan("--wrong", type=float, default=0.5, help="assumed share of wrong first answers (default 0.5)")
     plan("--corrected", type=float, default=0.25, help="assumed share of them corrected (default 0.25)")
-    command("report", _report, "one HTML file about a run, readable offline")("run_dir")
+    report = command("report", _report, "one HTML file about a run, readable offline")
+    report("run_dir")
+    report("--out", metavar="FILE", help="write it here (default: report.html in the run)")
     compare = command("compare", _compare, "the paired difference of two runs on the same questions")
     compare("run_a")
     compare("run_b")
@@ -223,7 +230,7 @@ def _card_here() -> Any:
 def _report(args: argparse.Namespace) -> None:
     from .. import read
 
-    print(read.build_report(args.run_dir))
+    print(read.build_report(args.run_dir, out=args.out))
 
 
 def _compare(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,9 @@ def find_notebooks(folder: str | Path | None = None) -> Path:
         if (path / f"{DATA}.ipynb").exists():
             return path
     places = " or ".join(map(str, tried))
-    raise UserError(f"no notebooks in {places}: run from the repository, or pass --notebooks FOLDER")
+    raise UserError(
+        f"no notebooks in {places}: the package comes without them: get the repository, and run there or pass --notebooks FOLDER"
+    )
 
 
 def choose(only: str | None = None, beyond: str | None = None) -> list[str]:
@@ -140,6 +143,8 @@ def run_plan(
     """Execute the plan and return seconds by stage (0 for skipped ones). Raises ChangedParameters, InUse and Failure,
     and what `preflight.check` raises."""
     stages, seconds = choose(only, beyond), dict[str, float]()
+    if not (force and DATA in stages):  # a run that is kept for readers goes on in its copy
+        plan = plan._replace(run_dir=store.Run(plan.run_dir).directory)
     to_do = [stage for stage in stages if force or not store.stage_finished(plan.run_dir, stage)]
     absent = preflight.check(plan.values, to_do, plan.run_dir, say)
     if not (stages := [stage for stage in stages if stage not in absent]):
@@ -198,5 +203,9 @@ def _relink(home: Path, out: Path) -> None:
 @contextlib.contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "a+", encoding="utf-8") as handle, store.locked(handle, run_dir):
-        yield
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the kernel is stopped, too
+    try:
+        with open(run_dir / ".lock", "a+", encoding="utf-8") as handle, store.locked(handle, run_dir):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

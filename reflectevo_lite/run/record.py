@@ -8,10 +8,11 @@ import yaml
 
 from .. import generate, store
 from ..store import Run
-from .params import ROLLOUTS, TABLE, checked, defaults
+from .params import ANALYSIS, DATA, ROLLOUTS, SFT, TABLE, checked, defaults
 from .products import made
 from .servers import with_judge
 
+REFERENCE = "artifacts/reference/tiny_cpu"
 NOT_COMPARED = frozenset({"run_dir", "other_seeds"})  # where the run lies, what is read beside it
 SENT = ("extra_body", "top_p", "stop", "max_tokens")  # what of a server's options may change the rows
 
@@ -34,9 +35,14 @@ def open_run(notebook: str, given: Mapping[str, Any]) -> tuple[Run, Params]:
     own = {name: given.get(name, default) for name, default in defaults(notebook).items()}
     for name in ("sources", "test_sources"):  # a DataFrame becomes a file
         own |= {name: [*map(data.source_name, own[name])]} if isinstance(own.get(name), list) else {}
-    own = checked(own)
-    run = Run(store.run_dir(own["run_dir"]))
+    own, asked = checked(own), store.run_dir(own["run_dir"])
+    run = Run(asked)
     recorded = run.params()
+    if run.directory != asked:  # a run that is kept: what it was made with, unless something else is asked for
+        print(f"{asked} is kept as it is: all that is made of it goes to {run.directory}")
+        told = {name for name, value in defaults(notebook).items() if own[name] != value}
+        own |= {name: value for name, value in recorded.get(notebook, {}).items() if name not in told}
+    _check_earlier(run, recorded, notebook)
     check_recorded(run, recorded, notebook, own)
     values = {k: v for stage, others in recorded.items() for k, v in (defaults(stage) | others).items()} | own
     model = values.get("model")
@@ -75,6 +81,16 @@ def _matters(name: str, value: Any) -> Any:
     """What of a value may change the rows; a server may have moved, and may be asked less at a time."""
     options = {key: (value or {}).get(key) for key in SENT} if name.endswith("_options") else None
     return bool(value) if name in ("server_url", "judge_url") else options or value
+
+
+def _check_earlier(run: Run, recorded: Mapping[str, Any], notebook: str) -> None:
+    """Raise FileNotFoundError, in a line, for a notebook that is opened before those that it builds on."""
+    needed = store.STAGES[: {DATA: 0, ROLLOUTS: 1, SFT: 2, ANALYSIS: 2}.get(notebook, 3)]
+    if lacking := [stage for stage in needed if stage not in recorded and not made(run.directory, stage)]:
+        remedy = f"first, with the same run_dir (`reflectevo run` does), or open the finished run_dir = {REFERENCE!r}"
+        raise FileNotFoundError(
+            f"{run.directory} lacks what {', '.join(lacking)} would have written: run that {remedy}"
+        )
 
 
 def _check_inputs(run: Run, recorded: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from .files import Rows, room_at, write_json
-from .places import STAGES
+from .places import STAGES, cache_dir
 
 PACKED = "rows.zip"
 PACKAGES = ("reflectevo_lite", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "papermill", "unsloth")
@@ -29,21 +29,13 @@ class ChangedParameters(ValueError):
 
 
 class Run:
-    """A run directory. One whose rows are kept in `rows.zip` is unpacked in place when it is first opened."""
+    """A run directory. One that is kept for others to read, with its rows in `rows.zip`, is never written to: what is
+    opened is a copy in the package's cache, its rows unpacked, where all that is made of it goes, too."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        if not self.path(PACKED).exists() or self.path("evals").exists():
-            return
-        beside = self.path(f".{PACKED}.{os.getpid()}")
-        try:
-            with room_at(self.directory), zipfile.ZipFile(self.path(PACKED)) as packed:
-                packed.extractall(beside)
-            for folder in sorted(beside.iterdir(), key=lambda folder: folder.name == "evals"):  # evals: it is all there
-                if not self.path(folder.name).exists():
-                    folder.rename(self.path(folder.name))
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        if self.path(PACKED).exists():
+            self.directory = _unpacked(self.directory.resolve())
 
     def path(self, *parts: str) -> Path:
         """A path inside the run directory: `path("evals", "x.jsonl")`."""
@@ -68,6 +60,28 @@ class Run:
         """Recorded parameters by notebook (run.yaml)."""
         path = self.path("run.yaml")
         return yaml.safe_load(path.read_bytes()) or {} if path.exists() else {}
+
+
+def _unpacked(kept: Path) -> Path:
+    """The copy of a packed run: one for each place and content."""
+    digest = hashlib.sha256(str(kept).encode() + (kept / PACKED).read_bytes()).hexdigest()[:8]
+    copy = cache_dir() / "runs" / digest / kept.name
+    beside = copy.with_name(f".{os.getpid()}")
+    if not copy.exists():
+        try:
+            with room_at(copy), zipfile.ZipFile(kept / PACKED) as packed:
+                packed.extractall(beside)
+                inside = {name.partition("/")[0] for name in packed.namelist()}  # may lie unpacked beside it, too
+                for path in kept.rglob("*"):
+                    part = path.relative_to(kept)
+                    if path.is_file() and part.parts[0] not in {*inside, PACKED, "before", ".lock"}:
+                        (beside / part).parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(path, beside / part)  # not its mode, which may be read-only
+            with contextlib.suppress(OSError):  # another process was quicker
+                beside.rename(copy)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return copy
 
 
 def record_environment(run: Run, found: dict[str, dict[str, str] | None]) -> None:

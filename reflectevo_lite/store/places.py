@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 STAGES = ("01_data", "02_reflection_generation", "03_sft", "04_dpo", "05_iteration", "06_analysis")
@@ -33,7 +34,7 @@ def run_dir(asked: str | Path) -> Path:
     faults = {
         "has a brace in its path, which papermill takes for a parameter": not {"{", "}"}.isdisjoint(str(path)),
         "is a file": path.exists() and not path.is_dir(),
-        "is a home directory or the root of a disk": path in (Path.home(), Path(path.anchor)),
+        "is a home directory or the root of a disk": path in (Path(os.path.expanduser("~")), Path(path.anchor)),
         "holds the project itself": any(project.is_relative_to(path) for project in projects),
         "lies among the source notebooks": any(path.is_relative_to(project / "notebooks") for project in projects),
         "holds notebooks that are not a run's": any(map(_is_source, path.glob("notebooks/*.ipynb"))),
@@ -52,9 +53,15 @@ def _is_source(notebook: Path) -> bool:
 
 
 def cache_dir() -> Path:
-    """Where the package keeps what it can fetch or make again: $REFLECTEVO_CACHE, else in the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("REFLECTEVO_CACHE") or home / "reflectevo_lite")
+    """Where the package keeps what it can fetch or make again: $REFLECTEVO_CACHE, else in the user's cache folder, else,
+    where that cannot be written, among temporary files."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # stays ~ for a user without a home
+    there = next((folder for folder in (home, *home.parents) if folder.exists()), home)
+    own = f"reflectevo_lite-{getattr(os, 'getuid', int)()}"
+    usable = home.is_absolute() and os.access(there, os.W_OK)
+    return Path(
+        os.environ.get("REFLECTEVO_CACHE") or (home / "reflectevo_lite" if usable else Path(tempfile.gettempdir(), own))
+    )
 
 
 def executed_copy(directory: str | Path, stage: str) -> Path:

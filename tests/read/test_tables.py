@@ -60,9 +60,8 @@ def test_an_independent_script_gives_the_same_figures(run, tmp_path):
 
 @pytest.mark.parametrize("packed", sorted((ROOT / "artifacts" / "reference").glob("*/rows.zip")), ids=str)
 def test_the_figures_of_a_reference_run_follow_from_its_rows(packed, tmp_path):
-    for name in ("rows.zip", "metrics.json"):
-        shutil.copy(packed.with_name(name), tmp_path)
-    store.Run(tmp_path)  # unpacks
+    shutil.copy(packed.with_name("metrics.json"), tmp_path)
+    shutil.unpack_archive(packed, tmp_path)
     assert recompute.main(tmp_path) == []
 
 

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
 
 NOTEBOOKS = [p for folder in ("notebooks", "notebooks/beyond") for p in sorted((ROOT / folder).glob("*.ipynb"))]
+NOTEBOOKS = [path for path in NOTEBOOKS if path.stem != "quickstart"]  # has its own: test_quickstart.py
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 COLAB = {  # googlecolab/backend-info, pip-freeze.gpu.txt of 2026-08-19 (Python 3.13): what its kernel and card stand on
     "torch": "2.11.0+cu128", "transformers": "5.15.0", "numpy": "2.1.3", "pandas": "2.2.3", "scipy": "1.16.3",
@@ -32,34 +34,42 @@ def installed(monkeypatch, folder, card, source=None):
     """What the cell would give to pip: run in `folder`, with or without a card, on a host that lacks the package."""
     calls = []
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "reflectevo_lite" else True)
     monkeypatch.setattr(importlib.metadata, "version", COLAB.get)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if card else None)
-    monkeypatch.setattr(subprocess, "check_call", calls.append)
+    monkeypatch.setattr(subprocess, "call", calls.append)
     if source:
         monkeypatch.setenv("REFLECTEVO_SOURCE", source)
     exec(compile(install_cell(NOTEBOOKS[0]), "cell", "exec"), {})
     [[python, *pip, package, torch, torchao]] = calls
-    assert (python, pip) == (sys.executable, ["-m", "pip", "install", "-q"])
+    assert (python, pip) == (sys.executable, ["-m", "pip", "install", "-q", "--retries", "1"])
     assert (torch, torchao) == ("torch==2.11.0+cu128", "torchao>=0.16")  # PEFT stops at Colab's torchao 0.10
     return Requirement(package)
 
 
 def test_every_notebook_has_the_same_install_cell_and_it_does_nothing_where_the_package_is(monkeypatch):
     assert len({install_cell(path) for path in NOTEBOOKS}) == 1
-    monkeypatch.setattr(subprocess, "check_call", lambda command: pytest.fail(str(command)))
+    monkeypatch.setattr(subprocess, "call", lambda command: pytest.fail(str(command)))
     exec(install_cell(NOTEBOOKS[0]), {})
 
 
 def test_the_hosts_torch_is_kept_and_a_card_brings_unsloth(monkeypatch, tmp_path):
     clone = installed(monkeypatch, ROOT / "notebooks", card=True)
-    assert (clone.name, clone.extras, clone.url) == ("reflectevo_lite", {"gpu"}, ROOT.as_uri())
+    assert (clone.name, clone.extras) == ("reflectevo_lite", {"gpu"})
+    built = Path(clone.url.removeprefix("file://"))  # a copy: an attached one is read-only, and pip builds in place
+    assert built != ROOT and (built / "pyproject.toml").read_bytes() == (ROOT / "pyproject.toml").read_bytes()
     address = "git+https://example.org/reflectevo_lite.git"
     far = installed(monkeypatch, tmp_path, card=False, source=address)
     assert (far.extras, far.url) == (set(), address)
-    (tmp_path / "attached").mkdir()
-    attached = installed(monkeypatch, tmp_path, card=True, source="attached")
-    assert attached.url == (tmp_path / "attached").resolve().as_uri()
+
+
+def test_without_a_source_or_with_a_failing_pip_there_is_one_line(monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="set `source`, above, to the repository's address"):
+        installed(monkeypatch, tmp_path, card=False)
+    monkeypatch.setattr(subprocess, "call", lambda command: 1)
+    monkeypatch.setenv("REFLECTEVO_SOURCE", "git+https://example.org/x.git")
+    with pytest.raises(SystemExit, match="needs a folder `wheels`"):
+        exec(install_cell(NOTEBOOKS[0]), {})
 
 
 def test_nothing_that_colab_stands_on_is_replaced():

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import statistics
+from pathlib import Path
 
 import pytest
 import recompute
@@ -14,8 +15,9 @@ from planned import assert_planned
 
 from reflectevo_lite import curate, embedded, evaluate, store
 from reflectevo_lite.data import SOURCES
+from reflectevo_lite.run import open_run, pipeline, products
 from reflectevo_lite.run import params as table
-from reflectevo_lite.run import pipeline, products
+from reflectevo_lite.run.record import REFERENCE
 
 LESSONS = ROOT / "notebooks"
 NOTEBOOKS = sorted([*LESSONS.glob("*.ipynb"), *LESSONS.glob("beyond/*.ipynb")])
@@ -59,7 +61,9 @@ def declared(path):
     return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem != "00_tiny_model"], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if p.stem not in ("00_tiny_model", "quickstart")], ids=lambda p: p.stem
+)
 def test_parameters_cells_are_those_of_the_one_table(path):
     assert declared(path) == table.defaults(path.stem)
     assert list(declared(path)) == list(table.defaults(path.stem))
@@ -172,20 +176,36 @@ def test_force_sets_aside_all_that_a_stage_made(small_run, tmp_path):
 
 
 @pytest.mark.parametrize("kept", sorted((ROOT / "artifacts" / "reference").glob("*/rows.zip")), ids=str)
-def test_notebook_06_shows_a_reference_run_without_a_model(kept, tmp_path):
+def test_notebook_06_shows_a_reference_run_without_a_model_and_without_a_trace(kept, tmp_path, monkeypatch):
+    """Its figures follow from its rows again, its seeds are read as recorded, and no file of it is touched."""
     import papermill
 
-    copy = tmp_path / "reference"
-    shutil.copytree(kept.parent, copy)
-    before = json.loads((copy / "metrics.json").read_text())
-    source = str(ROOT / "notebooks" / "06_analysis.ipynb")
-    parameters = {"run_dir": str(copy)}  # not its other seeds: what is read beside a run may differ from call to call
-    papermill.execute_notebook(
-        source, str(tmp_path / "06.ipynb"), parameters, kernel_name="python3", progress_bar=False
-    )
-    found = json.loads((copy / "metrics.json").read_text())
-    assert {name: found[name] for name in before} == before  # an older run lacks what was not counted then
+    monkeypatch.setenv("REFLECTEVO_CACHE", str(tmp_path / "cache"))
+    before = {path: path.read_bytes() for path in kept.parent.rglob("*") if path.is_file()}
+    source, out = str(ROOT / "notebooks" / "06_analysis.ipynb"), str(tmp_path / "06.ipynb")
+    how = {"kernel_name": "python3", "progress_bar": False, "cwd": str(ROOT)}
+    papermill.execute_notebook(source, out, parameters={"run_dir": str(kept.parent)}, **how)
+    assert {path: path.read_bytes() for path in kept.parent.rglob("*") if path.is_file()} == before
+    run = store.Run(kept.parent)
+    assert run.path("report.html").is_relative_to(tmp_path) and run.path("report.html").exists()
+    recorded = json.loads((kept.parent / "metrics.json").read_text())
+    found = json.loads(run.path("metrics.json").read_text())
+    assert {name: found[name] for name in recorded} == recorded  # an older run lacks what was not counted then
     assert any(share["setting"] == "first answers" and share["n"] for share in found["reading"])
+    assert run.params() == yaml.safe_load((kept.parent / "run.yaml").read_text())
+    assert (
+        Path(out).read_text(encoding="utf-8").count("One seed: no interval over seeds") == 1
+    )  # in the cell, and not below it
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[:2] not in ("00", "01", "qu")], ids=lambda p: p.stem)
+def test_opened_alone_a_notebook_says_which_files_it_lacks_and_how_to_get_them(path, tmp_path):
+    given = declared(path) | {"run_dir": str(tmp_path / "fresh")}
+    with pytest.raises(FileNotFoundError) as error:
+        open_run(path.stem, given)
+    said = str(error.value)
+    assert "\n" not in said and "lacks what 01_data" in said and "reflectevo run" in said and REFERENCE in said
+    assert (ROOT / REFERENCE / "rows.zip").exists() and not (tmp_path / "fresh").exists()
 
 
 def test_every_training_prompt_of_the_run_is_clean(small_run):

@@ -1,6 +1,7 @@
 """`reflectevo`: bad input gets one clear line, a failing cell is named, a locked directory stays locked."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -177,3 +178,26 @@ def test_a_copy_whose_kernel_died_is_not_finished(tmp_path, counts, whole):
     store.executed_copy(tmp_path, "01_data").parent.mkdir()
     store.executed_copy(tmp_path, "01_data").write_text(json.dumps(copy))
     assert store.stage_finished(tmp_path, "01_data") is whole
+
+
+def test_sigterm_stops_a_run_and_its_kernel_like_ctrl_c(toy):
+    """As `timeout` and batch systems stop it. The kernel says that it runs, and would say that it went on."""
+    path, kernel = toy / "notebooks" / "01_data.ipynb", toy / "kernel"
+    notebook = nbformat.read(path, as_version=4)
+    body = f"import os, pathlib, time\npathlib.Path({str(kernel)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    notebook.cells.append(nbformat.v4.new_code_cell(body))
+    nbformat.write(notebook, path)
+    command = [sys.executable, "-m", "reflectevo_lite.run.cli", "run", str(toy / "p.yaml")]
+    run = subprocess.Popen([*command, "--notebooks", str(toy / "notebooks")], stderr=subprocess.PIPE, encoding="utf-8")
+    while not (kernel.exists() and kernel.read_text()) and run.poll() is None:
+        time.sleep(0.1)
+    run.terminate()
+    said = run.communicate(timeout=30)[1].strip().splitlines()
+    assert run.returncode == 130 and said[-1] == "reflectevo: interrupted; the same command goes on from here"
+    assert "Traceback" not in "\n".join(said)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(kernel.read_text()), 0)
+
+
+def test_without_a_command_it_prints_its_help(capsys):
+    assert cli.main([]) == 0 and "COMMAND" in capsys.readouterr().out

@@ -124,6 +124,7 @@ def test_a_plan_says_it_and_goes_on(tmp_path, asked):
 
 def test_only_what_files_hang_on_is_held_fast(tmp_path):
     given = params.defaults(NOTEBOOK) | {"run_dir": str(tmp_path), "k": 3}
+    record.open_run("01_data", {"run_dir": str(tmp_path)})
     run, _ = record.open_run(NOTEBOOK, given)
     run, p = record.open_run(NOTEBOOK, given | {"k": 4})  # nothing is made yet: a wrong choice may be mended
     assert p.k == 4 and run.params()[NOTEBOOK]["k"] == 4

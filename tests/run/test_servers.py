@@ -93,6 +93,7 @@ def test_a_server_may_move_but_what_it_is_sent_stays(tmp_path):
     given = {"run_dir": str(tmp_path), "server_url": "http://a/v1", "judge": "server"}
     given["server_options"] = {"top_p": 0.5, "concurrency": 3}
     notebook = "02_reflection_generation"
+    record.open_run("01_data", {"run_dir": str(tmp_path)})
     _, p = record.open_run(notebook, given)
     assert (p.judge_url, p.judge_model, p.judge_options) == ("http://a/v1", "tiny", given["server_options"])
     store.write_text(tmp_path / "rollouts" / "train.jsonl", "")

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -128,21 +129,35 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     assert store.read_jsonl(path) == [{"a": 1}] and [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
 
 
-def test_a_packed_run_is_unpacked_once_and_then_left_alone(tmp_path):
+def test_a_packed_run_is_never_written_to_and_its_copy_is_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECTEVO_CACHE", str(tmp_path / "cache"))
     made = store.Run(tmp_path / "made")
     for parts in (("evals", "a.oracle.jsonl"), ("evals", "swap", "b.jsonl"), ("data", "test.jsonl")):
         store.write_jsonl(made.path(*parts), [{"id": parts[-1]}])
     kept = tmp_path / "kept"
-    kept.mkdir()
+    (kept / "figures").mkdir(parents=True)
+    (kept / "figures" / "a.png").touch()
     with zipfile.ZipFile(kept / store.PACKED, "w") as packed:
         for file in made.directory.rglob("*.jsonl"):
             packed.write(file, file.relative_to(made.directory))
     run = store.Run(kept)
     assert run.read("evals", "a.oracle.jsonl") == [{"id": "a.oracle.jsonl"}]
     assert run.read("evals", "swap", "b.jsonl") and run.read("data", "test.jsonl")
-    assert sorted(p.name for p in kept.iterdir()) == ["data", "evals", store.PACKED]
+    assert run.directory.name == "kept" and run.path("figures", "a.png").exists()
+    assert sorted(p.name for p in kept.iterdir()) == ["figures", store.PACKED]
     run.path("evals", "a.oracle.jsonl").unlink()
     assert not store.Run(kept).path("evals", "a.oracle.jsonl").exists()  # what was done here since is not undone
+
+
+def test_the_cache_lies_where_it_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    monkeypatch.delenv("REFLECTEVO_CACHE", raising=False)
+    assert store.cache_dir() == tmp_path / "x" / "reflectevo_lite"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert store.cache_dir() == tmp_path / ".cache" / "reflectevo_lite"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    assert store.cache_dir().parent == Path(tempfile.gettempdir())
 
 
 def test_appended_rows_are_whole_and_a_killed_writer_s_half_line_goes(tmp_path):
