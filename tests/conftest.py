@@ -10,9 +10,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may reach f
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from tiny_model.corpus import reflection_text
 
 from reflectevo_lite import prompts
-from reflectevo_lite.embedded import making as tiny
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate.engines import Completion
 
@@ -65,7 +65,7 @@ class ScriptedEngine:
         if prompts.RETRY in asked:
             return attempt.text(task)
         place = rng.randint(1, len(attempt.ops))
-        reflection = tiny.reflection_text(task, attempt, place, "context", "generic")
+        reflection = reflection_text(task, attempt, place, "context", "generic")
         if prompts.ONE_STAGE in asked:
             return prompts.join_one_stage(reflection, task.retry(attempt, place).text(task))
         return reflection

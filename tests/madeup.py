@@ -4,9 +4,9 @@ import json
 import random
 
 from conftest import ScriptedEngine
+from tiny_model.corpus import reflection_text
 
 from reflectevo_lite import curate, embedded, evaluate, generate, prompts, store
-from reflectevo_lite.embedded.corpus import reflection_text
 from reflectevo_lite.evaluate import Asked, Evaluation, Setting
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>&lt;b&gt;\'"` </pre></div><style>*{display:none}</style>'

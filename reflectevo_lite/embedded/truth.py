@@ -6,8 +6,14 @@ from typing import Literal, NamedTuple
 
 from .. import prompts
 from ..rows import Problem
-from .corpus import CAUSES, MARK
 from .tasks import ANSWER, blamed, synthetic, to_task
+
+CAUSES = {
+    "calculation": "it is miscalculated.", "method": "it is carried out the wrong way.",
+    "context": "it does not do what the question says.", "completeness": "the question asks for one step more.",
+    "consistency": "it does not follow from the last step.", "format": "it is not in the form asked for.",
+}  # fmt: skip
+MARK = "Mark every step of it as right or wrong."
 
 _PLAN = r"(?:(?P<act>redo|add) step (?P<step>\d)(?:: (?P<op>[^.]+)| with care and go on from there)|(?P<other>[^.]+))"
 _BLAMES = r"(?P<found>Step \d|The answer) is (?P<how>wrong|missing): (?P<cause>[^.]+\.)"

@@ -202,15 +202,6 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
     return figure
 
 
-def pretraining(history: list[dict[str, float]]) -> Figure:
-    """Loss of `embedded.pretrain` against tokens seen, smoothed over 20 steps."""
-    frame, (figure, axes) = pd.DataFrame(history), _figure(7.5, 3.2)
-    axes.plot(frame["tokens"] / 1e6, frame["loss"].rolling(20, min_periods=1).mean(), color=BLUE)
-    title = "Pre-training of the embedded model"
-    _label(axes, "tokens seen (millions)", "loss (nats per trained token)", title, yscale="log")
-    return figure
-
-
 def accuracy(results: pd.DataFrame, lines: Mapping[str, float | None] | None = None) -> Figure:
     """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain. `lines`: accuracies (fractions) to
     draw across, by name; None draws nothing."""

@@ -3,9 +3,11 @@
 import random
 
 import pytest
+from tiny_model.corpus import reflection_text
 
 from reflectevo_lite import embedded
-from reflectevo_lite.embedded import corpus, tasks
+from reflectevo_lite.embedded import tasks
+from reflectevo_lite.embedded.truth import CAUSES
 
 
 def scenes(n, seed=0):
@@ -26,7 +28,7 @@ def check(task, attempt, text):
 def test_what_the_corpus_writes_of_a_true_place_is_true(instruction):
     for _, task, attempt, errors in scenes(60):
         place, cause = errors[0]
-        found = check(task, attempt, corpus.reflection_text(task, attempt, place, cause, instruction))
+        found = check(task, attempt, reflection_text(task, attempt, place, cause, instruction))
         assert found.whole, (found, place, cause)
 
 
@@ -36,16 +38,16 @@ def test_each_untrue_part_is_seen():
         if place == embedded.ANSWER:
             continue
         wrong = {place for place, _ in errors}
-        text = corpus.reflection_text(task, attempt, place, cause, "2-1-2")
+        text = reflection_text(task, attempt, place, cause, "2-1-2")
         right = next((i for i in range(1, len(attempt.ops) + 1) if i not in wrong), None)
         if right:
-            untrue = corpus.reflection_text(task, attempt, right, "method", "2-1-1")
+            untrue = reflection_text(task, attempt, right, "method", "2-1-1")
             assert not check(task, attempt, untrue).place
             elsewhere = f"{text.partition(' Plan: ')[0]} Plan: redo step {right} with care and go on from there."
             found = check(task, attempt, elsewhere)
             assert all(found[:5]) and not found.plan
-        other = next(c for c in corpus.CAUSES if c != cause)
-        assert not check(task, attempt, text.replace(corpus.CAUSES[cause], corpus.CAUSES[other])).cause
+        other = next(c for c in CAUSES if c != cause)
+        assert not check(task, attempt, text.replace(CAUSES[cause], CAUSES[other])).cause
         assert not check(task, attempt, f"Step {place} is right. {text}").marks
         assert not check(task, attempt, text.rsplit(": ", 1)[0] + ": juggle.").facts
 

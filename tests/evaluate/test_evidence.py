@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import ScriptedEngine
 from madeup import make_run
+from tiny_model.corpus import reflection_text
 
 from reflectevo_lite import embedded, evaluate, store
 from reflectevo_lite.evaluate import Setting, verifier, words
@@ -58,7 +59,7 @@ def test_edits_change_their_part_alone():
     task = embedded.tasks.to_task(problem)
     attempt = task.hasty()
     place = next(p for p, _ in task.errors(attempt) if p != embedded.ANSWER)
-    text = embedded.reflection_text(task, attempt, place, "method", "1-1-2")
+    text = reflection_text(task, attempt, place, "method", "1-1-2")
     rng = random.Random(0)
     found = {
         part: embedded.edit(problem, attempt.text(task), text, part, rng)

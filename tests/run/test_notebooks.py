@@ -12,8 +12,9 @@ import recompute
 import yaml
 from conftest import ROOT
 from planned import assert_planned
+from tiny_model.corpus import RECIPE
 
-from reflectevo_lite import curate, embedded, evaluate, store
+from reflectevo_lite import curate, evaluate, store
 from reflectevo_lite.data import SOURCES
 from reflectevo_lite.run import open_run, pipeline, products
 from reflectevo_lite.run import params as table
@@ -234,6 +235,6 @@ def test_notebook_00_makes_a_model(tmp_path):
         parameters={"out": str(out), "shorten": 0.001, "gate_questions": 60, "check_gates": False},
         progress_bar=False,
     )
-    steps = sum(max(1, round(0.001 * stage.steps)) for stage in embedded.RECIPE)
+    steps = sum(max(1, round(0.001 * stage.steps)) for stage in RECIPE)
     assert (out / "model.safetensors").exists()
     assert json.loads((out / "pretraining.json").read_text())["steps"] == steps

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from conftest import ScriptedEngine
 from test_training import same, weights
+from tiny_model.corpus import reflection_text
 
 from reflectevo_lite import curate
-from reflectevo_lite.embedded import making as tiny
 from reflectevo_lite.embedded import tasks as synthetic
 from reflectevo_lite.generate import rollouts
 from reflectevo_lite.grading import grade
@@ -32,7 +32,7 @@ def rows(rollout):
 
 def reflection(row, place):
     task = synthetic.to_task(row["problem"])
-    return tiny.reflection_text(task, task.parse(row["attempt"]), place, "context", "generic")
+    return reflection_text(task, task.parse(row["attempt"]), place, "context", "generic")
 
 
 def build(rows, out, params=PARAMS):

@@ -9,16 +9,10 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .. import prompts
-from ..rows import Message, Problem
-from .tasks import ANSWER, Attempt, Place, Task, sample_task, to_problem
-
-CAUSES = {
-    "calculation": "it is miscalculated.", "method": "it is carried out the wrong way.",
-    "context": "it does not do what the question says.", "completeness": "the question asks for one step more.",
-    "consistency": "it does not follow from the last step.", "format": "it is not in the form asked for.",
-}  # fmt: skip
-MARK = "Mark every step of it as right or wrong."
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded.tasks import ANSWER, Attempt, Place, Task, sample_task, to_problem
+from reflectevo_lite.embedded.truth import CAUSES, MARK
+from reflectevo_lite.rows import Message, Problem
 
 
 class Example(NamedTuple):

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny_model import making
+from tiny_model.corpus import HABITS, KINDS, LEARN, Stage, corpus_example
+from tiny_model.making import GATES, gates, pretrain
+from tiny_model.tokenizer import build_tokenizer, encode
 
 from reflectevo_lite import generate, prompts
-from reflectevo_lite.embedded import GATES, KINDS, blamed, build_tokenizer, encode, gates, making, pretrain
-from reflectevo_lite.embedded.corpus import HABITS, LEARN, Stage, corpus_example
+from reflectevo_lite.embedded import blamed
 from reflectevo_lite.embedded.tasks import split_of
 
 SHIPPED = Path(generate.resolve("tiny"))

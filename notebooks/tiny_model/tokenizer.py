@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
-from .. import prompts
-from .corpus import CAUSES, MARK, Example
-from .tasks import NAMES, ORDINALS, Arithmetic, Lists
+from reflectevo_lite import prompts
+from reflectevo_lite.embedded.tasks import NAMES, ORDINALS, Arithmetic, Lists
+from reflectevo_lite.embedded.truth import CAUSES, MARK
+
+from .corpus import Example
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import generate, prompts, store
-from ..rows import Message
+from reflectevo_lite import generate, prompts, store
+from reflectevo_lite.embedded.tasks import Place, blamed, problems, to_task
+from reflectevo_lite.rows import Message
+
 from .corpus import RECIPE, Kind, Stage, corpus_example, reflection_text
-from .tasks import Place, blamed, problems, to_task
 from .tokenizer import build_tokenizer, encode
 
 History = list[dict[str, float]]  # one entry per step: step, loss, tokens seen so far
