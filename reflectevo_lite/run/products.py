@@ -54,7 +54,7 @@ def products(stage: str) -> list[str]:
 
 def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
     """Move what the first of `stages` and all later ones made into `<run_dir>/before/<time>/`; nothing is deleted."""
-    later, run = ORDER[ORDER.index(stages[0]) :], store.Run(run_dir)  # rows that are packed are unpacked, and stay
+    later = ORDER[ORDER.index(stages[0]) :]
     if stages[0] in BEYOND:  # beyond notebooks do not build on one another
         later = tuple(stage for stage in later if stage in (*stages, ANALYSIS))
     target, moved = run_dir / "before" / time.strftime("%Y%m%d-%H%M%S"), []
@@ -64,7 +64,7 @@ def set_aside(run_dir: Path, stages: list[str]) -> list[Path]:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, to)
             moved.append(path)
-    if recorded := run.params():
+    if recorded := store.Run(run_dir).params():  # rows.zip has gone with the rest
         kept = {stage: values for stage, values in recorded.items() if stage not in later}
         store.write_text(run_dir / "run.yaml", yaml.safe_dump(kept, sort_keys=True, allow_unicode=True))
     return moved
