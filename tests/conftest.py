@@ -8,7 +8,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may reach for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.append(str(Path(__file__).parents[1] / "notebooks"))  # tiny_model, in child processes that import this file too
+sys.path.append(
+    str(Path(__file__).parents[1] / "notebooks")
+)  # tiny_model, in child processes that import this file too
 
 import pytest
 from tiny_model.corpus import reflection_text
