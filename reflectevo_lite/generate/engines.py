@@ -9,7 +9,7 @@ from .chat import TEMPLATE, stop_tokens
 from .protocol import Adapter, AnswerBy, Completion, Engine, Sampling
 from .server import ServerEngine
 
-Batching = Literal["auto", "padded", "continuous", "generate"]
+Batching = Literal["padded", "generate"]
 LOGITS = 1 << 27  # scores over the vocabulary that a pass of `score` keeps: half a GiB
 SIGNATURES = (AttributeError, NotImplementedError, TypeError)  # raised if a version's or model's signature differs
 
@@ -17,14 +17,16 @@ SIGNATURES = (AttributeError, NotImplementedError, TypeError)  # raised if a ver
 class TransformersEngine(Engine):
     """Generation with a model in this process.
 
-    `batching` is "padded" (the loop of `decoding`), "continuous" (transformers' paged attention: rows come and go,
-    nothing is padded), "generate" (transformers' own, for models that the others do not know) or "auto" (`_choose`).
+    `batching` is "padded" (the loop of `decoding`; on an H200 70 times the rate of single prompts) or "generate"
+    (transformers' own, for models that the loop does not know).
     `batch_tokens` bounds rows × (prompt + new tokens) of a batch (default: `sizes.default_batch_tokens`); if a GPU runs
     out of memory, the batch is halved and tried again. Sampling is seeded per call: the same call gives the same rows
     on the same machine, with "padded" whatever the batches were.
     """
 
-    def __init__(self, loaded: models.Loaded, *, batch_tokens: int | None = None, batching: Batching = "auto") -> None:
+    def __init__(
+        self, loaded: models.Loaded, *, batch_tokens: int | None = None, batching: Batching = "padded"
+    ) -> None:
         from . import decoding
 
         if batching not in get_args(Batching):
@@ -36,10 +38,8 @@ class TransformersEngine(Engine):
         self.adapters = models.Adapters(self.model)
         self.stops = stop_tokens(self.model, self.tokenizer)
         self.batch_tokens = batch_tokens or sizes.fitting_batch_tokens(self.model)
-        misfit = decoding.misfit(self.model)
-        self.fallback: Batching = "generate" if misfit else "padded"
-        self.auto, self.batching = batching == "auto", self._choose() if batching == "auto" else batching
-        if misfit and self.batching == "padded":
+        self.batching = batching
+        if batching == "padded" and (misfit := decoding.misfit(self.model)):
             self._go_on(f"its padded batches cannot run here ({misfit})")
 
     def encode(self, conversation: list[Message], completion: str | None = None) -> list[int]:
@@ -118,33 +118,14 @@ class TransformersEngine(Engine):
         rows = zip(sums, logs[:, -1], taken[:, -1], lasts, strict=True)
         return [(total + (ends[last] - own)).tolist() for total, ends, own, last in rows]
 
-    def _choose(self) -> Batching:
-        """What "auto" stands for. It is not timed: a run that goes on must draw as it began.
-
-        Continuous batching wants attention that reads pages. With sdpa, the default, an H200 did not finish in 40 s
-        what padded batches did at 3,280 tokens/s, 70 times the rate of single prompts (transformers 5.17, 256 prompts,
-        Qwen3-1.7B's shape).
-        """
-        attention = self.model.config._attn_implementation or ""
-        paged = self.model.device.type == "cuda" and ("flash" in attention or "paged" in attention)
-        return "continuous" if paged and hasattr(self.model, "generate_batch") else "padded"
-
     def _go_on(self, why: str) -> None:
-        self.batching = "generate" if self.batching == "padded" else self.fallback
-        print(f"{self.name}: {why}, going on with batching={self.batching}", flush=True)
+        self.batching = "generate"
+        print(f"{self.name}: {why}, going on with batching=generate", flush=True)
 
     def _new_ids(self, model: Any, prompts: list[list[int]], how: Sampling) -> list[list[int]]:
         """New ids of each prompt, the end of turn included; what comes after it does not count."""
         import torch
 
-        if self.batching == "continuous":  # not in inference mode: it works on its tensors from another thread
-            results = self._continuous(model, prompts, how)
-            errors = [r.error for r in results if r.error] + ["it stopped early"] * (len(results) < len(prompts))
-            if not errors:
-                return [r.generated_tokens for r in results]
-            if not self.auto:
-                raise RuntimeError(f"continuous batching failed ({errors[0]}); set batching to padded")
-            self._go_on(f"continuous batching failed ({errors[0]})")
         with torch.inference_mode():
             if self.batching == "padded":
                 try:
@@ -188,20 +169,6 @@ class TransformersEngine(Engine):
                 torch.cuda.empty_cache()  # out here, where no exception holds the failed batch's tensors any more
                 self.batch_tokens = len(rows) * longest // 2
         return [found[i] for i in range(len(prompts))]
-
-    def _continuous(self, model: Any, prompts: list[list[int]], how: Sampling) -> list[Any]:
-        from transformers import ContinuousBatchingConfig
-
-        room: dict[str, Any] = {}
-        if self.model.device.type == "cpu":  # left alone, its cache takes most of the memory there is
-            pages = [-(-(len(p) + how.max_new_tokens) // 32) for p in prompts]
-            fit = max(max(pages), min(sum(pages), self.batch_tokens // 32))
-            room = {"block_size": 32, "num_blocks": fit, "max_batch_tokens": 1024}
-        # a manager for this call alone: kept longer, its shared prefixes would mix what different adapters computed
-        base = getattr(model, "get_base_model", lambda: model)()
-        config = ContinuousBatchingConfig(seed=how.seed, **room)
-        out = base.generate_batch(prompts, generation_config=self._settings(how), continuous_batching_config=config)
-        return list(out.values())
 
     def _settings(self, how: Sampling) -> Any:
         """Plain greedy or plain sampling, whatever the model's own generation config would add to it."""

@@ -55,7 +55,7 @@ def _own_parts(job: Job, loaded: generate.Loaded, rows: Sequence[Any]) -> dict[s
         return {"ref_model": load(job).model if whole else None}
     if job.kind == "grpo":  # trained whole, there is no adapter to switch off: the base is then a model of its own
         base = generate.load(job.model, generate.LoadParams.of(job.params)) if whole else loaded
-        engine = generate.TransformersEngine(base, batching="generate" if generate.is_unsloth(base) else "auto")
+        engine = generate.TransformersEngine(base, batching="generate" if generate.is_unsloth(base) else "padded")
         return {"reward_funcs": SecondTurnReward(engine, rows, job.params.max_new_tokens)}
     attention = loaded.model.config._attn_implementation
     if job.packed and not (attention == "sdpa" or "flash" in attention):

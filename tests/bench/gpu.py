@@ -80,12 +80,12 @@ def training_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def generation(out: str | Path, *, seconds: float, shape: str = SHAPES[0], prompts: int = 256, new: int = 128) -> str:
     """Greedy generation of `new` tokens for each of `prompts` prompts, in batches, against one prompt at a time. Writes
-    generation.json and .md to `out` and returns the table. Continuous batches come last: they may hang."""
+    generation.json and .md to `out` and returns the table. transformers' own `generate` in batches comes last."""
     path, settings = Path(out) / "generation", {"shape": shape, "prompts": prompts, "new_tokens": new}
     rows, failed = _known(path, settings), {}
     note = f"Generation on random weights of {shape}'s shape."
     save = lambda: write(path, COMPARISON, lines(rows), note, {"settings": settings, "rows": rows, "failed": failed})
-    asked = [{"batching": "padded", "rounds": 2} | settings, {"batching": "continuous", "rounds": 1} | settings]
+    asked = [{"batching": "padded", "rounds": 2} | settings, {"batching": "generate", "rounds": 1} | settings]
     measured = [row["batching"] for row in rows]
     jobs: list[Job] = [("answer", how, seconds / 2) for how in asked if how["batching"] not in measured]
     for (_, options, _), found in _measure(jobs, path.with_name("logs"), seconds):

@@ -55,9 +55,8 @@ def test_greedy_text_is_the_same_in_any_batch(engine, alone, batch_tokens):
     assert found == [want for _, want in pairs]
 
 
-@pytest.mark.parametrize("batching", ["generate", "continuous"])
-def test_greedy_text_is_the_same_by_any_batching(engine, alone, batching):
-    (asked, want), other = alone, another(engine, batching=batching)
+def test_greedy_text_is_the_same_by_generate(engine, alone):
+    (asked, want), other = alone, another(engine, batching="generate")
     assert other.generate(asked, max_new_tokens=64) == want
     assert engine.generate(asked, max_new_tokens=64) == want  # the model is left as it was
     assert [row[0].truncated for row in other.generate(asked[:4], max_new_tokens=3)] == [True] * 4
@@ -72,10 +71,9 @@ def test_adapters_switch_under_any_batching(conversations, tmp_path):
     padded = engines.TransformersEngine(loaded)
     base, tuned = (padded.generate(asked, max_new_tokens=16, adapter=a) for a in (None, tmp_path / "a"))
     assert base != tuned
-    for batching in ("continuous", "generate"):
-        padded.batching = batching
-        assert padded.generate(asked, max_new_tokens=16, adapter=tmp_path / "a") == tuned
-        assert padded.generate(asked, max_new_tokens=16) == base
+    padded.batching = "generate"
+    assert padded.generate(asked, max_new_tokens=16, adapter=tmp_path / "a") == tuned
+    assert padded.generate(asked, max_new_tokens=16) == base
 
 
 def test_what_is_sampled_does_not_depend_on_the_batches(engine, attempts):
@@ -166,7 +164,7 @@ def test_one_prompt_that_does_not_fit_is_an_error(engine, conversations):
 
 
 def test_unknown_batching_is_refused(engine):
-    with pytest.raises(ValueError, match="unknown batching 'fast'; there are auto, padded"):
+    with pytest.raises(ValueError, match="unknown batching 'fast'; there are padded, generate"):
         another(engine, batching="fast")
 
 
@@ -217,24 +215,6 @@ def test_a_missing_model_is_named():
         models.load("no/such-model")
 
 
-def test_failed_continuous_batching_falls_back_only_if_it_was_not_asked_for(engine, conversations, capsys):
-    class Broken(Recorder):
-        def generate_batch(self, *_, **__):
-            return {}
-
-    loaded = models.Loaded(Broken(engine.model), engine.tokenizer, engine.name, engine.backend)
-    asked = engines.TransformersEngine(loaded, batching="continuous")
-    with pytest.raises(RuntimeError, match="set batching to padded"):
-        asked.generate(conversations[:2], max_new_tokens=4)
-    chosen = engines.TransformersEngine(loaded)
-    chosen.batching = "continuous"  # what "auto" may stand for on CUDA
-    found = chosen.generate(conversations[:2], max_new_tokens=4)
-    assert capsys.readouterr().out == (
-        "tiny: continuous batching failed (it stopped early), going on with batching=padded\n"
-    )
-    assert found == engine.generate(conversations[:2], max_new_tokens=4) and chosen.batching == "padded"
-
-
 def test_a_model_that_does_not_fit_the_loop_goes_by_generate_and_says_so(engine, alone, monkeypatch, capsys):
     asked, want = alone
     monkeypatch.setattr(decoding, "misfit", lambda model: "its layers are new")
@@ -263,22 +243,12 @@ def test_a_model_that_is_called_otherwise_goes_by_generate_and_says_so(engine, a
 
 
 @pytest.mark.parametrize(
-    ("device", "attention", "batching"),
-    [
-        ("cuda", "sdpa", "padded"),
-        ("cuda", "eager", "padded"),
-        ("cuda", "flash_attention_2", "continuous"),
-        ("cuda", "paged|sdpa", "continuous"),
-        ("cpu", "sdpa", "padded"),
-        ("cpu", "flash_attention_2", "generate"),  # padded batches need attention that hides any token
-    ],
+    ("attention", "batching"),
+    [("sdpa", "padded"), ("eager", "padded"), ("flash_attention_2", "generate")],  # padding must be hidden anywhere
 )
-def test_auto_hangs_on_the_device_and_the_attention(engine, monkeypatch, device, attention, batching):
-    import torch
-
+def test_batching_hangs_on_the_attention(engine, attention, batching):
     recorder = Recorder(engine.model)
     recorder.config = copy.deepcopy(engine.model.config)
-    recorder.config._attn_implementation, recorder.device = attention, torch.device(device)
-    recorder.generate_batch = None
+    recorder.config._attn_implementation = attention
     loaded = models.Loaded(recorder, engine.tokenizer, engine.name, engine.backend)
     assert engines.TransformersEngine(loaded, batch_tokens=1).batching == batching

@@ -24,15 +24,10 @@ def want():
     return cpu.generate(ASKED, max_new_tokens=96)
 
 
-@pytest.mark.parametrize("batching", ["continuous", "padded", "generate"])
+@pytest.mark.parametrize("batching", ["padded", "generate"])
 def test_greedy_text_is_that_of_the_cpu(want, batching):
     engine = engines.TransformersEngine(load(dtype="float32"), batching=batching)
     assert engine.generate(ASKED, max_new_tokens=96) == want
-
-
-def test_auto_is_padded_without_attention_that_reads_pages():
-    engine = engines.TransformersEngine(load())
-    assert engine.model.config._attn_implementation == "sdpa" and engine.batching == "padded"
 
 
 def test_running_out_of_memory_halves_the_batch(want, monkeypatch):

@@ -149,11 +149,11 @@ def test_generation_is_kept_as_it_goes_and_a_failure_is_told(tmp_path, monkeypat
     Scripted.found = [row, {"error": "stopped after 60 s"}]
     assert "**2×**" in gpu.generation(tmp_path, seconds=120)
     stored = json.loads((tmp_path / "generation.json").read_bytes())
-    assert stored["rows"] == [row] and stored["failed"] == {"continuous": "stopped after 60 s"}
+    assert stored["rows"] == [row] and stored["failed"] == {"generate": "stopped after 60 s"}
 
 
 def test_generation_at_a_tiny_shape(monkeypatch):
-    for batching in ("padded", "continuous"):
+    for batching in ("padded", "generate"):
         *_, row = child.answer(batching, "smoke", prompts=4, new_tokens=8, rounds=1)
         assert row["rate"] > 0 and row["baseline"] > 0 and row["batching"] == batching
 
