@@ -44,14 +44,6 @@ PLAN = {
 GENERIC = "Work out the most likely cause of a mistake, then devise a short, high-level plan to do better."
 LIMITS = "Use at most 100 words and do not state the answer."
 
-# Rungs of the elicitation ladder, beyond the pool
-AUDIT = (
-    "Audit your solution: say of every step in turn whether it is right or wrong, and stop at the first wrong one. "
-    f"Say why it is wrong and what to do there instead. {LIMITS}"
-)
-FIND = "Name the first mistake in your solution and its cause, and nothing else."
-THEN_PLAN = f"Now devise a short plan to mend that mistake. {LIMITS}"
-
 VERDICT = {"oracle": "Your answer is not correct.", "intrinsic": "Your answer may be right or wrong."}
 NOTHING_WRONG = "If you find no mistake, say so."
 
@@ -174,11 +166,6 @@ def one_stage_prompt(problem: Problem, attempt: str, mode: Mode = "oracle") -> l
 def asking(problem: Problem, attempt: str, words: str) -> list[Message]:
     """Any request about an attempt, in the place of the reflection prompt's."""
     return _after(problem, attempt, words)
-
-
-def going_on(prompt: list[Message], reply: str, words: str) -> list[Message]:
-    """A prompt with its reply and a further request."""
-    return [*prompt, {"role": "assistant", "content": reply}, _user(words)]
 
 
 def answer_only_prompt(problem: Problem, attempt: str, reflection: str | None, mode: Mode = "oracle") -> list[Message]:

@@ -9,8 +9,8 @@ from claims import CLAIMS, EXCEPTIONS, SECTIONS
 from conftest import ROOT
 from solutions import reference
 
+from notebooks.beyond import ladder, words
 from reflectevo_lite import embedded, evaluate, prompts, read
-from reflectevo_lite.evaluate import ladder, words
 from reflectevo_lite.read import figures
 
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)? ?%|\b\d[\d,]*\.\d+\b|\b\d[\d,]* of [\d,]*\d|\d points")
@@ -275,7 +275,7 @@ def test_examples_shown_of_a_set_are_true_and_the_short_figure_ends_with_its_bes
     for name, column in (("d_plus", "reflection"), ("d_pm", "chosen")):
         [row] = evaluate.first_true(run.read("curated", f"{name}.jsonl"), column)
         assert embedded.truth(row["problem"], row["turn1"]["completion"], row[column]["text"]).whole
-    few, best = read.headline(facts.metrics)
+    few, best = read.headline_rows(facts.metrics)
     drawn = {tick.get_text(): tick.get_color() for tick in figures.accuracy(few, best).axes[0].get_yticklabels()}
     assert 10 <= len(drawn) <= 12 and few["Acc@t2"].is_monotonic_increasing
     grey = {"shuffled reflections", "reflector SFT (unfiltered)", "SFT on second answers, no reflection"}

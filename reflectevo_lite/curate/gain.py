@@ -1,17 +1,11 @@
-"""The gain of a reflection: how much likelier it makes the gold answer. And does that foretell whether it helps?
-
-All tables here are made from one frame of reflections, `gain_table`. Intervals resample problems."""
+"""The gain of a reflection: how much likelier it makes the gold answer. Does that foretell whether it helps? See
+notebooks/beyond/gain.ipynb."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from .. import prompts
 from ..generate import TransformersEngine
 from ..rows import Reflection, Rollout
-from .agreement import interval, resampled_counts
 from .cache import Cache, scores
 
 Item = tuple[Rollout, Reflection]
@@ -19,7 +13,7 @@ Item = tuple[Rollout, Reflection]
 
 def gain(engine: TransformersEngine, items: Sequence[Item], cache: Cache | None = None) -> list[float]:
     """The gain of each reflection: log p(gold answer | q, attempt, r) − log p(gold answer | q, attempt), in nats. It is
-    as good as the model's answers without written steps, which are scored; `gain_auc` measures how good that is."""
+    as good as the model's answers without written steps, which are scored."""
     asked = [(row, reflection["text"]) for row, reflection in items] + [(row, None) for row, _ in items]
     found = score_gold(engine, asked, cache)
     return [after - before for after, before in zip(found[: len(items)], found[len(items) :], strict=True)]
@@ -36,80 +30,3 @@ def score_gold(
 def gain_items(rollouts: Sequence[Rollout]) -> list[Item]:
     """Every reflection with its rollout, in order: what `gain` takes."""
     return [(row, reflection) for row in rollouts for reflection in row["reflections"]]
-
-
-def gain_table(rollouts: Sequence[Rollout], gains: Sequence[float]) -> pd.DataFrame:
-    """One row per reflection of `gain_items(rollouts)`: id, task, instruction, gain (nats), corrected."""
-    items = zip(gain_items(rollouts), gains, strict=True)
-    rows = [(r["id"], r["problem"]["task"], x["instruction"], value, x["turn2"]["correct"]) for (r, x), value in items]
-    frame = pd.DataFrame(rows, columns=["id", "task", "instruction", "gain", "corrected"])
-    return frame.astype({"gain": float, "corrected": bool})
-
-
-def gain_auc(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> pd.DataFrame:
-    """How well gain tells reflections that helped from others, for all tasks and for each: 0.5 is chance, 1 perfect.
-    `auc`: of all pairs, one that helped and one that did not, the share in which the former has the larger gain (Hanley
-    & McNeil 1982). `within`: the same over pairs on one attempt, which is what ranking reflections asks for. Each with
-    its 95 % percentile interval from resampling problems. NaN if there is no such pair."""
-    rows = []
-    for task, f in [("all", frame), *frame.groupby("task")]:
-        rows.append((task, len(f), f["corrected"].mean(), *_across(f, seed, resamples), *_within(f, seed, resamples)))
-    columns = ["task", "n", "corrected", "auc", "low", "high", "pairs", "within", "within low", "within high"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def gain_reliability(frame: pd.DataFrame, *, bins: int = 8) -> pd.DataFrame:
-    """Share of reflections that helped, by quantile of the gain: gain (the bin's median), n, corrected, and Wilson's
-    95 % interval low, high. Equal gains stay in one bin, so there may be fewer than `bins`."""
-    from scipy.stats import binomtest
-
-    edges = np.unique(frame["gain"].quantile(np.linspace(0, 1, bins + 1)[1:-1]))
-    rows = []
-    for _, part in frame.groupby(np.searchsorted(edges, frame["gain"])):
-        helped = part["corrected"]
-        low, high = binomtest(int(helped.sum()), len(part)).proportion_ci(method="wilson")
-        rows.append((part["gain"].median(), len(part), helped.mean(), low, high))
-    return pd.DataFrame(rows, columns=["gain", "n", "corrected", "low", "high"])
-
-
-def gain_by_instruction(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means by instruction of the pool, largest gain first: instruction, verify, locate, plan, n, gain, corrected."""
-    known = frame[frame["instruction"].isin(prompts.POOL)]
-    means = known.groupby("instruction").agg(n=("gain", "size"), gain=("gain", "mean"), corrected=("corrected", "mean"))
-    means = means.sort_values("gain", ascending=False).reset_index()
-    parts = pd.DataFrame(map(prompts.parts, means["instruction"]), columns=["verify", "locate", "plan"])
-    return pd.concat([means[["instruction"]], parts, means[["n", "gain", "corrected"]]], axis=1)
-
-
-def _across(frame: pd.DataFrame, seed: int, resamples: int) -> tuple[float, float, float]:
-    """The AUC over all reflections and its interval: every resample gives the problems' reflections new weights."""
-    if frame["corrected"].nunique() < 2:
-        return np.nan, np.nan, np.nan
-    ordered = frame.sort_values("gain", kind="stable")
-    values, problem = ordered["gain"].to_numpy(), ordered["id"].factorize()[0]
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])  # equal gains share a rank
-    helped = ordered["corrected"].to_numpy(float)
-
-    def weighted(weights: np.ndarray) -> np.ndarray:
-        yes = np.add.reduceat(weights * helped, starts, axis=1)
-        no = np.add.reduceat(weights * (1 - helped), starts, axis=1)
-        below = no.cumsum(1) - no / 2
-        with np.errstate(invalid="ignore"):
-            return (yes * below).sum(1) / (yes.sum(1) * no.sum(1))
-
-    counts = resampled_counts(problem.max() + 1, seed, resamples)
-    return weighted(np.ones((1, len(frame))))[0], *interval(weighted(c[:, problem]) for c in counts)
-
-
-def _within(frame: pd.DataFrame, seed: int, resamples: int) -> tuple[Any, ...]:
-    """Number of pairs on one attempt, the share in which the reflection that helped has the larger gain, its interval:
-    by Mann and Whitney's U within the attempt (rank sum of the h that helped − h(h + 1)/2; ties count half)."""
-    ranks = (frame.groupby("id")["gain"].rank() * frame["corrected"]).groupby(frame["id"]).sum()
-    helped, size = (frame.groupby("id")["corrected"].agg(how) for how in ("sum", "size"))
-    attempts = np.stack([ranks - helped * (helped + 1) / 2, helped * (size - helped)], axis=1).astype(float)
-    won, pairs = attempts.sum(0)
-    if not pairs:
-        return 0, np.nan, np.nan, np.nan
-    sums = (counts @ attempts for counts in resampled_counts(len(attempts), seed, resamples))
-    with np.errstate(invalid="ignore"):
-        return int(pairs), won / pairs, *interval(won / pairs for won, pairs in (s.T for s in sums))

@@ -7,7 +7,7 @@ unfiltered  the control to D+: as many reflections, drawn at random"""
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -100,28 +100,11 @@ def unfiltered(rollouts: Iterable[Rollout], n: int, seed: int = 0) -> Iterator[P
             left -= 1
 
 
-def top_gain(rows: Sequence[PlusRow], gains: Sequence[float]) -> list[PlusRow]:
-    """The half of the rows with the larger gain (`gains`: one per row), in their order; of equal gains the earlier."""
-    best = sorted(range(len(rows)), key=lambda i: -gains[i])
-    return [rows[i] for i in sorted(best[: _half(rows)])]
-
-
-def random_share(rows: Sequence[PlusRow], seed: int = 0) -> list[PlusRow]:
-    """The control to `top_gain`: as many rows, drawn at random, in their order."""
-    drawn = random.Random(f"random_share/{seed}").sample(range(len(rows)), _half(rows))
-    return [rows[i] for i in sorted(drawn)]
-
-
-def with_rows(sets: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+def with_rows(sets: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
     """The sets that hold rows; prints a line for each empty one, which is a finding, not a failure."""
     for name in (name for name, rows in sets.items() if not rows):
         print(f"{name}: nothing to train on, so it is left out (try more questions, a higher k or another model)")
     return {name: rows for name, rows in sets.items() if rows}
-
-
-def _half(rows: Sequence[PlusRow]) -> int:
-    """Rounds down, but keeps one row if there is any."""
-    return max(len(rows) // 2, min(len(rows), 1))
 
 
 def _distinct(rollout: Rollout, correct: bool | None = None) -> list[Reflection]:

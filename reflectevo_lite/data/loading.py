@@ -105,9 +105,8 @@ def sources_markdown() -> str:
         rows.append((name, home, one.hub, one.licence, one.published, one.rule, one.grader, one.tested))
     rule, here = "by the question's hash", "this package"
     rows.append(("synthetic[:<family>]", here, "", "Apache-2.0", "unlimited", rule, "exact, choice", "as it is"))
-    rows.append(
-        ("reasoning_gym:<task>", reasoning.URL, "", "Apache-2.0", "103 generators", rule, "scored", "the package")
-    )
+    made = ("103 generators", rule, "scored", "the package")
+    rows.append(("reasoning_gym:<task>", reasoning.URL, "", "Apache-2.0", *made))
     name, mine = "PATH, hub:OWNER/NAME[:CONFIG][@PART]", "[your own](data.md): a file, a folder, a hub set"
     rule = "by column, by file name, else a quarter is test, by the question's hash and the seed"
     rows.append((name, mine, "", "yours", "yours", rule, "any", "invented files, good and bad; a stand-in for the hub"))
@@ -145,11 +144,8 @@ def is_own(name: str) -> bool:
     """Whether a source is a path or a hub set; a published set goes before a file of its name."""
     if name.partition(":")[0] in {"synthetic", reasoning.NAME, "", *(source.folder for source in SOURCES.values())}:
         return False
-    return (
-        name.startswith(("jsonl:", "hub:"))
-        or bool(re.search(r"[/\\.]", name))
-        or os.path.exists(store.resolve_dir(name))
-    )
+    named = name.startswith(("jsonl:", "hub:")) or bool(re.search(r"[/\\.]", name))
+    return named or os.path.exists(store.resolve_dir(name))
 
 
 def _resolve(name: str) -> Source:

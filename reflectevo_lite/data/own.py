@@ -160,9 +160,8 @@ def _mapping(name: str, rows: Sequence[Row], columns: Mapping[str, Any]) -> dict
     for one, column in columns.items():
         if one not in (*FIELDS, "first"):
             nearest = difflib.get_close_matches(str(one), FIELDS, 1, 0.0)[0]
-            raise ValueError(
-                f"columns: no field {one!r}; did you mean {nearest!r}? There are {', '.join(FIELDS)}, first"
-            )
+            known = f"did you mean {nearest!r}? There are {', '.join(FIELDS)}, first"
+            raise ValueError(f"columns: no field {one!r}; {known}")
         if one == "first" and column not in (None, 0, 1):
             raise ValueError(f"columns: first is {column!r}; it is the number of the first option, 0 or 1")
         free = column is None or one == "first" or (one == "grader" and column in GRADERS)
@@ -293,8 +292,7 @@ def fault(row: Row) -> str:
     if wrong := next((wrong for wrong, holds in checks.items() if holds), ""):
         return wrong
     try:
-        return (
-            "" if all(list(read_asserts(test)) for test in row.get("tests", ()) if code) else "a test that asks nothing"
-        )
+        asks = all(list(read_asserts(test)) for test in row.get("tests", ()) if code)
+        return "" if asks else "a test that asks nothing"
     except (ValueError, RecursionError) as error:
         return f"'tests' are assert statements: {str(error).splitlines()[0][:160]}"

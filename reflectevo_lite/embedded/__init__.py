@@ -4,4 +4,4 @@ Problem rows and texts that a model wrote come in; out go problems, diagnoses of
 this room loads no torch."""
 
 from .tasks import ANSWER, FAMILIES, blamed, diagnose, problems, sample_task, synthetic, to_task
-from .truth import OWN_WORDS, Truth, edit, truth, with_plan
+from .truth import CAUSES, MARK, REFLECTION, Truth, truth

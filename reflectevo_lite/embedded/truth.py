@@ -1,10 +1,8 @@
 """Is a reflection true? Where every mistake is known, each of its statements can be checked. Analysis only."""
 
-import random
 import re
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from .. import prompts
 from ..rows import Problem
 from .tasks import ANSWER, blamed, synthetic, to_task
 
@@ -18,7 +16,7 @@ MARK = "Mark every step of it as right or wrong."
 _PLAN = r"(?:(?P<act>redo|add) step (?P<step>\d)(?:: (?P<op>[^.]+)| with care and go on from there)|(?P<other>[^.]+))"
 _BLAMES = r"(?P<found>Step \d|The answer) is (?P<how>wrong|missing): (?P<cause>[^.]+\.)"
 _FINDS = rf"(?:I find no mistake\.|{_BLAMES}) Plan: (?P<plan>{_PLAN})\."
-_REFLECTION = re.compile(rf"(?P<marks>(?:Step \d is right\. )*){_FINDS}")
+REFLECTION = re.compile(rf"(?P<marks>(?:Step \d is right\. )*){_FINDS}")
 _OF_ANSWER = ("write it as a digit", "read it off the last step", "state the answer with care")
 
 
@@ -45,7 +43,7 @@ def truth(problem: Problem, attempt: str, reflection: str) -> Truth | None:
         return None
     errors, place = dict(task.errors(parsed)), blamed(reflection)
     there = place in errors or (place is None and not errors)
-    if (said := _REFLECTION.fullmatch(reflection.strip())) is None:
+    if (said := REFLECTION.fullmatch(reflection.strip())) is None:
         return Truth(False, there, False, False, False, False)
     cause = said["cause"] is None if place is None else said["cause"] == CAUSES[errors[place]] if there else False
     at = int(said["step"] or 0)
@@ -56,42 +54,3 @@ def truth(problem: Problem, attempt: str, reflection: str) -> Truth | None:
     else:
         plan = at == place and (said["act"] == "add") == (at > len(parsed.ops))
     return Truth(True, there, cause, facts, not right & set(errors), plan)
-
-
-Part = Literal["place", "cause", "plan", "elsewhere"]
-
-
-def edit(problem: Problem, attempt: str, reflection: str, part: Part, rng: random.Random) -> str | None:
-    """The reflection with one part replaced by an untrue one: the place it blames, the cause, the plan, or place and
-    plan alike ("elsewhere"), always a step that is right. None if it has no such parts, or if every step is wrong."""
-    task, said = to_task(problem), _REFLECTION.fullmatch(reflection.strip())
-    parsed, place = task.parse(attempt), blamed(reflection)
-    if said is None or parsed is None or place is None:
-        return None
-    wrong = {p for p, _ in task.errors(parsed)}
-    right = [i for i in range(1, min(len(task.ops), len(parsed.ops)) + 1) if i not in wrong | {place}]
-    if not right:
-        return None
-    other = rng.choice(right)
-    finding, cause, plan = f"{said['found']} is {said['how']}", said["cause"], said["plan"]
-    if part in ("place", "elsewhere"):
-        finding = f"Step {other} is wrong"
-    if part == "cause":
-        cause = rng.choice([c for c in CAUSES.values() if c != cause])
-    if part in ("plan", "elsewhere"):
-        plan = f"redo step {other}" + (f": {task.ops[other - 1]}" if said["op"] else " with care and go on from there")
-    marks = said["marks"]
-    if part == "elsewhere" and marks:
-        marks = "".join(f"Step {i} is right. " for i in range(1, other))
-    return f"{marks}{finding}: {cause} Plan: {plan}."
-
-
-OWN_WORDS = f"{MARK} {prompts.VERIFY[2]}"  # the corpus asks so for the first wrong place, and it is answered truly
-
-
-def with_plan(found: str) -> str:
-    """A first wrong place, as `OWN_WORDS` gets it, made a reflection by a plan that says nothing new."""
-    if (place := blamed(found)) is None:
-        return found
-    how = "state the answer with care" if place == ANSWER else f"redo step {place} with care and go on from there"
-    return f"{found.strip()} Plan: {how}."

@@ -4,27 +4,20 @@
 """
 # ruff: noqa: I001 - long imports are wrapped by hand
 
-from .ablation import first_answers, first_table, true_and_lucky
 from .adapters import train_adapter, training_sets
-from .carryover import balanced, some_of_each, swap, swaps_of, transfer, transfer_table
 from .collapse import collapse_warnings, watch
 from .elimination import eliminated, elimination, floor
-from .evaluation import Asked, evaluate, first_turns, held_out, read_rows
-from .evidence import evidence
-from .ladder import climb, ladder_table, learned_table
-from .metrics import by_turn, compare, correct_for_many, metrics
+from .evaluation import Asked, evaluate, first_turns, held_out, read_rows, row_of, shuffled
+from .metrics import PAIRED, SHARE, by_turn, compare, correct_for_many, metrics, paired, share
 from .paper import beside, orientation
-from .reading import reading, reading_of, reading_summary, reading_warnings, too_many, unread
-from .resample import repeated, resample
+from .reading import how_read, reading, reading_of, reading_summary, reading_warnings, too_many, unread
 from .rounds import (
-    ROUND_DATA, adapter_of_round, first_round, hold_back, last_round, multi_turn, one_pass, paid, questions_of_round,
-    rot, rounds_table, run_round, validate, verdict,
+    ROUND_DATA, adapter_of_round, first_round, hold_back, last_round, multi_turn, paid, questions_of_round,
+    roll_out, rot, rounds_table, run_round, validate, verdict,
 )  # fmt: skip
 from .settings import (
     BASELINE, CONTROLS, SETTINGS, TRAININGS, Evaluation, Setting, Training, files, label, left_out, reflecting,
     rollout_files, round_setting, setting, settings, trainings,
 )  # fmt: skip
-from .stats import over_seeds, wilson
+from .stats import mean_ci, over_seeds, wilson
 from .truth import checked, first_true, truth_table, whole
-from .verifier import accuse, confidence, verifier_table
-from .words import edit_words, words_table

@@ -12,9 +12,8 @@ from .settings import TRAININGS, trainings
 
 def training_sets(run: store.Run, notebook: str) -> dict[str, Sequence[Any]]:
     """Examples by the name of each training of a notebook; a printed line names each set that is empty and left out."""
-    return curate.with_rows(
-        {t.name: curate.examples(t.form, run.rows(*t.rows.split("/"))) for t in trainings(notebook)}
-    )
+    found = {t.name: curate.examples(t.form, run.rows(*t.rows.split("/"))) for t in trainings(notebook)}
+    return curate.with_rows(found)
 
 
 def train_adapter(run: store.Run, name: str, rows: Sequence[Any], p: Any) -> dict[str, Any]:

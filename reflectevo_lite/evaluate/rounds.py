@@ -84,7 +84,8 @@ def rot(run: store.Run, r: int, questions: Sequence[Problem]) -> str | None:
     return f"Its reflections are true in every part less often: {fell}. **The texts rot**, whatever the accuracy says."
 
 
-def _rollouts(engine: Engine, out: Path, pool: Sequence[Problem], r: int, p: Any, reflector: Adapter = None) -> Any:
+def roll_out(engine: Engine, out: Path, pool: Sequence[Problem], r: int, p: Any, reflector: Adapter = None) -> Any:
+    """Rollouts of round r on its questions of `pool`, kept in `out`. Resumable."""
     how = {name: getattr(p, name) for name in ("k", "instructions", "temperature", "max_new_tokens")}
     questions = questions_of_round(pool, p.n_rollout, r, p.round_questions)
     return generate_rollouts(engine, questions, out, reflector=reflector, seed=p.seed + r, **how)
@@ -97,7 +98,7 @@ def run_round(
     round's rows alone, or with the `earlier` ones too (`p.round_data` "union"). Returns what `rounds_table` shows, the
     adapter's path and the curated rows trained on (`data`); with none, `rows` is empty too. Resumable at every step."""
     previous, how, folder = adapter_of_round(run, r - 1), p.round_training, run.path("rounds", str(r))
-    found = _rollouts(engine, folder / "rollouts.jsonl", pool, r, p, previous)
+    found = roll_out(engine, folder / "rollouts.jsonl", pool, r, p, previous)
     kept = curate.Clean(found) if p.drop_leaks else found
     fresh = list(curate.d_plus(kept) if how == "sft" else curate.d_pm(kept, seed=p.seed + r))
     store.write_jsonl(folder / f"{ROUND_DATA[how]}.jsonl", fresh)
@@ -111,16 +112,6 @@ def run_round(
     train, form, rates, start = ways[how]
     train(curate.examples(form, used), adapter, model=p.model, params=TrainParams.of(rates, p), start=start)
     return made | {"adapter": adapter, "data": used, "rows": evaluate(engine, asked, setting, turns=p.turns)}
-
-
-def one_pass(engine: Engine, run: store.Run, pool: Sequence[Problem], p: Any) -> int:
-    """What rounds are worth beyond their data: the base model's rollouts on the questions of *all* rounds, made into D±
-    at once, `curated/one_pass.jsonl`. Returns the number of pairs. Resumable."""
-    found = run.read("rollouts", "train.jsonl")
-    for r in range(2, p.rounds + 1):
-        found += _rollouts(engine, run.path("rollouts", f"one_pass_{r}.jsonl"), pool, r, p)
-    kept = curate.Clean(found) if p.drop_leaks else found
-    return store.write_jsonl(run.path("curated", "one_pass.jsonl"), curate.d_pm(kept, seed=p.seed))
 
 
 def rounds_table(run: store.Run, done: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -54,6 +54,12 @@ class Evaluation(NamedTuple):
         return self.control is not None or setting(self.setting).family == "control"
 
     @property
+    def headline(self) -> bool:
+        """Whether it is one of the few that tell the story."""
+        plain = self.setting in HEADLINE or setting(self.setting).before is not None
+        return self.mode == "oracle" and (plain if self.control is None else self[::2] == (BASELINE, "shuffled"))
+
+    @property
     def order(self) -> tuple[int, str, str]:
         """For sorting as the tables do: settings as registered, the setting itself before its controls."""
         places = {name: i for i, name in enumerate(SETTINGS)}
@@ -165,6 +171,7 @@ _SETTINGS = (  # in the order of the paper's table
     Setting("gain_random", "reflector SFT (random half of D+)", "gain", "gain_random", family="control"),
 )
 SETTINGS: dict[str, Setting] = {s.name: s for s in _SETTINGS}
+HEADLINE = (BASELINE, "one_stage", "two_stage", "reflector_only", UNFILTERED_CONTROL, "dpo_pm", "sft_dpo", "redo")
 
 
 def round_setting(r: int) -> Setting:

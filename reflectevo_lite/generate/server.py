@@ -132,9 +132,8 @@ class ServerEngine(Engine):
         o = self.options
         asked = {"seed": how.seed if o.seed else None, "top_p": o.top_p, "stop": o.stop, "extra_body": o.extra_body}
         asked |= {"model": o.served_model or self.name, "messages": conversation, "temperature": how.temperature}
-        return {k: v for k, v in asked.items() if v is not None} | {
-            o.max_tokens_name: o.max_tokens or how.max_new_tokens
-        }
+        asked[o.max_tokens_name] = o.max_tokens or how.max_new_tokens
+        return {k: v for k, v in asked.items() if v is not None}
 
     def _count(self, found: Completion, total: int) -> None:
         """Raise ServerError if too many of `total` prompts, asked and still to be asked, were refused or empty."""

@@ -68,27 +68,18 @@ def check_model(name: str, how: Any, *, max_length: int = 0, max_new_tokens: int
         if (folder := Path(path)).is_dir():
             _check_files(folder, name)
         elif not at_hand(name):
-            where = (
-                "no such folder"
-                if name[0] in "./~"
-                else "no folder here, and the hub does not answer or does not give it"
-            )
-            raise OSError(where)
+            raise OSError("no such folder" if name[0] in "./~" else "no folder here, and the hub does not give it")
         config, words = AutoConfig.from_pretrained(path), tokenizer(path, how, name)
     except Exception as error:  # whatever readers of missing, torn and foreign files raise
         said = str(error).splitlines() or ["?"]
-        if (
-            type(error) is ValueError and len(said) == 1 and not said[0].startswith("Unrecognized")
-        ):  # this package's own
+        if type(error) is ValueError and len(said) == 1 and not said[0].startswith("Unrecognized"):  # of this package
             raise
         raise ValueError(f"cannot load model {name!r}: {said[0]} ({remedy(name)})") from error
     if words.eos_token_id is None:
         raise ValueError(f"the tokenizer of {name} names no eos_token: put one into its tokenizer_config.json")
     limit = getattr(config, "max_position_embeddings", None)
-    for what, tokens in (
-        ("max_length", max_length),
-        ("two answers and a reflection of max_new_tokens", 3 * max_new_tokens),
-    ):
+    asked = {"max_length": max_length, "two answers and a reflection of max_new_tokens": 3 * max_new_tokens}
+    for what, tokens in asked.items():
         if limit and tokens > limit:
             raise ValueError(f"{what}, {tokens:,} tokens, is over the context of {name}, {limit:,}: set it lower")
 

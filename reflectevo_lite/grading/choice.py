@@ -72,12 +72,8 @@ def read_choice(text: str, choices: Sequence[str]) -> Reading:
     first, more, _ = text.partition("\n")
     if rule == "last line" and more and letter not in (None, _UNSURE) and _read_lines(first, options) == letter:
         rule = "first line"  # what comes after it may be cut
-    unread = {
-        None: NO_OPTION if cues.ANSWERS.search(text) else NO_CUE,
-        _UNSURE: TWO,
-        _NONE: NO_OPTION,
-        _REFUSED: REFUSED,
-    }
+    unread = {_UNSURE: TWO, _NONE: NO_OPTION, _REFUSED: REFUSED}
+    unread[None] = NO_OPTION if cues.ANSWERS.search(text) else NO_CUE
     return Reading(None, unread[letter]) if letter in unread else Reading(letter, rule)
 
 

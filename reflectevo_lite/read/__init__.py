@@ -8,7 +8,7 @@ module `figures` is for others too; only importing it loads seaborn.
 from .explorer import Explorer
 from .report import build_report, health, warnings
 from .tables import (
-    accused, by_instruction, compare_runs, comparisons, dpo_ends, error_classes, headline, load_metrics, localisation, modes,
+    accused, by_instruction, compare_runs, comparisons, dpo_ends, error_classes, headline_rows, load_metrics, localisation, modes,
     reading_notes, readings, results, results_of, seeds, styled, training_curves, transcript, turn_curve, unread,
     verdicts, with_intervals,
 )  # fmt: skip

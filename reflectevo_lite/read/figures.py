@@ -32,7 +32,8 @@ FAMILIES = {  # family of a setting → its colour, and what it is called
 }
 
 
-def _figure(width: float = 7.5, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
+def canvas(width: float = 7.5, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
+    """An empty figure that a notebook shows as a picture, and its axes (`columns` of them, side by side); inches."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell and not any(Figure in f.type_printers for f in shell.display_formatter.formatters.values()):
         # without pyplot's inline backend nobody told IPython how to draw a figure, and it prints the repr
@@ -126,7 +127,7 @@ def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
     counted = [(split, task, len(text.split())) for split, task, text in texts]
     frame = pd.DataFrame(counted, columns=["split", "task", "words"])
     height = max(3.4, 0.4 * frame["task"].nunique() + 1.4)
-    figure, (left, right) = _figure(9, height, 2)
+    figure, (left, right) = canvas(9, height, 2)
     sns.countplot(frame, y="task", hue="split", ax=left)
     sns.move_legend(left, "upper center", bbox_to_anchor=(0.5, -0.7 / height), ncols=2, title=None, frameon=False)
     sns.boxplot(frame, y="task", x="words", ax=right, color=BLUE, showfliers=False, width=0.5)
@@ -138,7 +139,7 @@ def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
 
 def instructions(frame: pd.DataFrame) -> Figure:
     """Heat map of `read.by_instruction`: verify × locate × plan, share of second turns that are correct."""
-    figure, both = _figure(9.5, 3.9, 2)
+    figure, both = canvas(9.5, 3.9, 2)
     style = {"annot": True, "fmt": ".0f", "cmap": "viridis", "vmin": 0, "cbar_kws": {"label": "corrected (%)"}}
     high = 100 * frame["corrected"].max() if len(frame) else 1
     for axes, plan in zip(both, ("high-level", "low-level"), strict=True):
@@ -149,19 +150,6 @@ def instructions(frame: pd.DataFrame) -> Figure:
     both[1].tick_params(labelleft=False)
     n = f"{frame['n'].sum():,}"
     figure.suptitle(f"Which instruction yields reflections that help? (n = {n} reflections)", fontsize=11)
-    return figure
-
-
-def gain(curve: pd.DataFrame) -> Figure:
-    """Share of reflections that helped against their gain, from `curate.gain_reliability`."""
-    figure, axes = _figure(7, 3.8)
-    _curve(axes, curve["gain"], curve, "corrected", color=BLUE, capsize=4, lw=1.4)
-    n = int(curve["n"].sum())
-    overall = (100 * curve["corrected"] * curve["n"]).sum() / max(1, n)
-    axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all reflections, {overall:.1f} %")
-    axes.legend(fontsize=8, loc="upper left")
-    x, y = f"gain (nats), median of its quantile bin; n = {n:,}", "led to a right second answer (%)"
-    _label(axes, x, y, "Does the gain foretell whether a reflection helps?", ylim=(0, 100))
     return figure
 
 
@@ -180,14 +168,14 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
     training questions, if there are any."""
     frame, panels = curves[curves["kind"] == kind], PANELS[kind]
     if frame.empty:
-        figure, axes = _figure(7.5, 1)
+        figure, axes = canvas(7.5, 1)
         axes.set_axis_off()
         axes.text(0.5, 0.5, "Nothing was trained", ha="center", va="center")
         return figure
     known = {name: t.label for name, t in evaluate.TRAININGS.items()}
     names = {name: known.get(name) or evaluate.label(name) for name in frame["adapter"]}
     frame = frame.assign(adapter=frame["adapter"].map(names))
-    figure, axes = _figure((7.5, 9.5, 12.5)[len(panels) - 1], 3.6, len(panels))
+    figure, axes = canvas((7.5, 9.5, 12.5)[len(panels) - 1], 3.6, len(panels))
     style = {"x": "step", "hue": "adapter", "hue_order": list(dict.fromkeys(frame["adapter"]))}
     for part, (column, unit, title) in zip(np.atleast_1d(axes), panels, strict=True):
         first = column == panels[0][0]
@@ -205,7 +193,7 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
 def accuracy(results: pd.DataFrame, lines: Mapping[str, float | None] | None = None) -> Figure:
     """Acc@t1 → Acc@t2 for each row of `read.results`, with the interval of the gain. `lines`: accuracies (fractions) to
     draw across, by name; None draws nothing."""
-    figure, axes = _figure(9, 0.42 * len(results) + 1.5)
+    figure, axes = canvas(9, 0.42 * len(results) + 1.5)
     sure = np.select([results["Δ low"] > 0, results["Δ high"] < 0], [GREEN, RED], GREY)
     for i, row in enumerate(results.to_dict("records")):
         first, second, color = row["Acc@t1"], row["Acc@t2"], sure[i]
@@ -231,7 +219,7 @@ def accuracy(results: pd.DataFrame, lines: Mapping[str, float | None] | None = N
 
 def flips(results: pd.DataFrame, title: str = "What the second turn changes") -> Figure:
     """The four flips per row of `read.results`, as stacked shares."""
-    figure, axes = _figure(9, 0.38 * len(results) + 1.6)
+    figure, axes = canvas(9, 0.38 * len(results) + 1.6)
     kinds = {"c→c": "stays right", "i→c": "mended", "c→i": "broken", "i→i": "stays wrong"}
     shares = {f"{kind} {name}": 100 * results[kind] / results["n"].clip(lower=1) for kind, name in kinds.items()}
     _stack(axes, shares, (BLUE, GREEN, RED, GREY), 0.65)
@@ -243,7 +231,7 @@ def flips(results: pd.DataFrame, title: str = "What the second turn changes") ->
 
 def tokens_accuracy(results: pd.DataFrame) -> Figure:
     """Acc@t2 against tokens spent per question after turn 1, from `read.results`; settings coloured by family."""
-    figure, axes = _figure(8.5, max(4.2, 0.27 * len(results) + 1))
+    figure, axes = canvas(8.5, max(4.2, 0.27 * len(results) + 1))
     first = results["Acc@t1"].iloc[0] if len(results) else 0
     axes.axhline(first, color="black", ls="--", lw=1)
     axes.annotate(f"Acc@t1 {first:.1f}", (0.01, first), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
@@ -282,7 +270,7 @@ def _name_beside(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 def turns(frame: pd.DataFrame) -> Figure:
     """Acc@t against the turn (left) and against the tokens spent so far (right), from `read.turn_curve`."""
-    figure, both = _figure(9.5, 3.8, 2)
+    figure, both = canvas(9.5, 3.8, 2)
     colours = _colours(frame["setting"].unique())
     for name, some in frame.groupby("setting", sort=False):
         for axes, x in zip(both, ("turn", "spent"), strict=True):
@@ -296,7 +284,7 @@ def turns(frame: pd.DataFrame) -> Figure:
 
 def rounds(frame: pd.DataFrame) -> Figure:
     """Acc@t2 over rounds (left) and what each round's rollouts yielded (right), from `evaluate.rounds_table`."""
-    figure, (left, right) = _figure(9.5, 3.6, 2)
+    figure, (left, right) = canvas(9.5, 3.6, 2)
     left.axhline(100 * frame["acc_t1"].iloc[0], color=GREY, ls="--", lw=1, label="Acc@t1")
     _curve(left, frame["round"], frame, "acc_t2", color=GREEN, capsize=4, label="Acc@t2")
     left.legend(fontsize=8)
@@ -309,7 +297,7 @@ def rounds(frame: pd.DataFrame) -> Figure:
 
 def collapse(frame: pd.DataFrame) -> Figure:
     """The collapse watch over rounds, from `evaluate.watch`: diversity (left), sameness and length (right)."""
-    figure, (left, right) = _figure(9.5, 3.6, 2)
+    figure, (left, right) = canvas(9.5, 3.6, 2)
     varied = {"distinct": "different texts", "distinct_2": "different word pairs", "corrected": "led to a right answer"}
     same = {"same_place": "blame one and the same place", "copied": "copied word triples"}
     for axes, columns in ((left, varied), (right, same)):
@@ -323,40 +311,9 @@ def collapse(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def transfer(frame: pd.DataFrame, baseline: str) -> Figure:
-    """Heat map of `evaluate.transfer_table`: points gained over the baseline, trained on × tested on."""
-    bound = 100 * frame["difference"].abs().max() or 1.0
-    style = {"cmap": "RdBu", "vmin": -bound, "vmax": bound, "cbar_kws": {"label": "gain (points)"}}
-    figure, axes = _heat(frame, "trained on", "tested on", "difference", "+", **style)
-    title = f"Gain over {baseline}, 95 % intervals (n = {_n(frame.groupby('trained on')['n'].sum())})"
-    _label(axes, "tested on", "trained on", title)
-    return figure
-
-
-def swaps(frame: pd.DataFrame) -> Figure:
-    """Heat map of `evaluate.swaps_of`: Acc@t2 by whose reflections (rows) and by which Generator (columns)."""
-    style = {"cmap": "viridis", "cbar_kws": {"label": "Acc@t2 (%)"}}
-    figure, axes = _heat(frame, "reflections of", "used by", "acc_t2", "", **style)
-    _label(axes, "second answer by", "reflections of", f"Acc@t2 (%), 95 % intervals (n = {_n(frame['n'])})")
-    return figure
-
-
-def _heat(frame: pd.DataFrame, rows: str, columns: str, value: str, sign: str, **style: Any) -> tuple[Figure, Axes]:
-    """Each cell's value in percent, with its interval below."""
-    percent = 100 * frame[[value, "low", "high"]]
-    text = [f"{v:{sign}.1f}\n[{low:{sign}.0f}, {high:{sign}.0f}]" for v, low, high in percent.to_numpy()]
-    cells = frame.assign(percent=percent[value], text=text)
-    order = {"index": cells[rows].unique(), "columns": cells[columns].unique()}
-    figure, axes = _figure(2.6 + 1.6 * len(order["columns"]), 1.4 + 0.7 * len(order["index"]))
-    values, texts = (cells.pivot(index=rows, columns=columns, values=v).reindex(**order) for v in ("percent", "text"))
-    sns.heatmap(values, annot=texts.fillna(""), fmt="", ax=axes, **style)
-    axes.tick_params(axis="y", rotation=0)
-    return figure, axes
-
-
 def localisation(frame: pd.DataFrame) -> Figure:
     """Share of reflections that blame a truly wrong place, from `read.localisation`."""
-    figure, axes = _figure(8, 0.5 * len(frame) + 1.6)
+    figure, axes = canvas(8, 0.5 * len(frame) + 1.6)
     at, last = np.arange(len(frame)), "blames the last step"
     axes.barh(at, 100 * frame["localised"], color=GREEN, height=0.55, label="blames a wrong place")
     axes.barh(at + 0.33, 100 * frame[last], color=ORANGE, height=0.12, label=last)
@@ -369,7 +326,7 @@ def localisation(frame: pd.DataFrame) -> Figure:
 def truth(frame: pd.DataFrame) -> Figure:
     """Share of reflections that are true in every part beside the share that led to a right answer, from
     `evaluate.truth_table`."""
-    figure, axes = _figure(8, 0.5 * len(frame) + 1.6)
+    figure, axes = canvas(8, 0.5 * len(frame) + 1.6)
     at = np.arange(len(frame))
     axes.barh(at - 0.19, 100 * frame["whole"], color=GREEN, height=0.36, label="true in every part")
     axes.barh(at + 0.19, 100 * frame["mended"], color=BLUE, height=0.36, label="led to a right answer")
@@ -379,24 +336,9 @@ def truth(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def bars(frame: pd.DataFrame, rows: str, share: str, x: str, title: str, mark: str | None = None) -> Figure:
-    """A horizontal bar for each row: column `share` (a fraction) with its interval (columns low and high), `rows`
-    names it; `mark`, another column of fractions, stands beside it as a black stroke."""
-    figure, axes = _figure(8.5, 0.42 * len(frame) + 1.5)
-    at, value = np.arange(len(frame)), 100 * frame[share]
-    axes.barh(at, value, color=BLUE, height=0.6)
-    spread = _bars(value, 100 * frame["low"], 100 * frame["high"])
-    axes.errorbar(value, at, xerr=spread, fmt="none", ecolor="black", capsize=3)
-    if mark:
-        axes.scatter(100 * frame[mark], at, color="black", marker="|", s=260, lw=2, label=mark)
-    told = f"{x}, n ≤ {_n(frame['n'])}, bars: 95 % interval"
-    _finish(axes, frame[rows], bool(mark), told, title, xlim=(0, 100))
-    return figure
-
-
 def error_classes(frame: pd.DataFrame) -> Figure:
     """Share of wrong answers mended, by class of their first error, from `read.error_classes`."""
-    figure, axes = _figure(9, 4)
+    figure, axes = canvas(9, 4)
     counts = frame.groupby("class")["n"].max().sort_values(ascending=False)
     palette = _colours(frame["setting"].unique())
     at, width = np.arange(len(counts)), 0.8 / len(palette)
@@ -413,7 +355,7 @@ def error_classes(frame: pd.DataFrame) -> Figure:
 
 def taxonomy(shares: pd.DataFrame) -> Figure:
     """Share of each error class beside the paper's, from `taxonomy_shares`."""
-    figure, axes = _figure(8, 0.4 * len(shares) + 1.5)
+    figure, axes = canvas(8, 0.4 * len(shares) + 1.5)
     at, share = np.arange(len(shares)), 100 * shares["share"]
     colours = {"mathematical": BLUE, "logic": ORANGE, "instruction": GREEN, "factual": RED}
     groups = mistakes.PAPER["group"].reindex(shares["class"])
@@ -433,7 +375,7 @@ def taxonomy(shares: pd.DataFrame) -> Figure:
 def reflection_style(frame: pd.DataFrame) -> Figure:
     """Length, diversity and the five commonest first verbs of reflections by setting, from `reflections`."""
     texts = {name: frame.loc[frame["setting"] == name, "text"] for name in frame["setting"].unique()}
-    figure, (left, middle, right) = _figure(11.5, 0.55 * len(texts) + 2.1, 3)
+    figure, (left, middle, right) = canvas(11.5, 0.55 * len(texts) + 2.1, 3)
     sns.boxplot(frame, y="setting", x="words", order=list(texts), color=BLUE, showfliers=False, width=0.55, ax=left)
     left.set_yticks(range(len(texts)), [f"{name}\n(n = {len(some):,})" for name, some in texts.items()])
     _label(left, "length (words)", "", "Length")

@@ -19,7 +19,6 @@ Evals = Mapping[str, Sequence[Row]]  # eval rows by setting
 
 BASE = Evaluation(evaluate.BASELINE)
 DIFFERENCE = ("setting", "difference", "low", "high", "p (McNemar)", "p (Holm)", "significant", "detectable", "n")
-STORY = r"((one|two)_stage|prompted|reflector_only|unfiltered|dpo_pm|sft_dpo|redo|round_\d+).oracle|prompted.oracle.shuffled"
 # what reflections tell oneself to do; a text's first one is its pattern
 VERBS = Path(__file__).with_name("verbs.txt").read_text(encoding="utf-8").split()
 _VERB = re.compile(rf"\b({'|'.join(VERBS)})\b", re.IGNORECASE)
@@ -56,11 +55,11 @@ def results(metrics: Row, *, mode: str = "oracle") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "tokens per question", "n"]) if rows else pd.DataFrame()
 
 
-def headline(metrics: Row) -> tuple[pd.DataFrame, dict[str, float | None]]:
+def headline_rows(metrics: Row) -> tuple[pd.DataFrame, dict[str, float | None]]:
     """The rows of `results` that tell the story, from the lowest Acc@t2 up, and what the best prompt of the ladder gets
     out of the untrained model (a fraction; None if it was not climbed): what `figures.accuracy` draws."""
     table, best = results(metrics), max((r["acc_t2"] for r in metrics.get("ladder", ())), default=None)
-    rows = table[table["key"].str.fullmatch(STORY)].sort_values("Acc@t2", kind="stable")
+    rows = table[[Evaluation.parse(key).headline for key in table["key"]]].sort_values("Acc@t2", kind="stable")
     return rows, {"best prompt, untrained": best}
 
 

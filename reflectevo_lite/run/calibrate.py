@@ -20,10 +20,8 @@ def calibrate(values: dict[str, Any], n: int = 30) -> Iterator[str]:
         how = {name: values[name] for name in ("seed", "data_dir", "shown_tests", "columns")}
         drawn = data.load(source, "train", n=n + p.shots, divide=p.test_sources is None, **how)
         asked[source] = data.with_shots(drawn, [], p.shots, p.shots_from)[0][:n]
-    engine, wide = (
-        generate.open_engine(p.model, p, server_url=p.server_url, server_options=p.server_options),
-        max(map(len, asked)),
-    )
+    engine = generate.open_engine(p.model, p, server_url=p.server_url, server_options=p.server_options)
+    wide = max(map(len, asked))
     yield f"{'source':{wide}s}" + "".join(f"{head:>12s}" for head in HEADS)
     for source, rows in asked.items():
         started = time.perf_counter()

@@ -273,9 +273,7 @@ def _doctor(args: argparse.Namespace) -> None:
 def _bench(args: argparse.Namespace) -> None:
     places = (store.project_root(), Path(__file__).parents[2])
     if not (found := [place / "tests" for place in places if (place / "tests" / "bench").is_dir()]):
-        raise pipeline.UserError(
-            "the bench is no part of the package: call it in a clone of the repository (tests/bench)"
-        )
+        raise pipeline.UserError("the bench is in tests/bench of the repository: call it in a clone")
     sys.path.insert(0, str(found[0]))
     import bench
 

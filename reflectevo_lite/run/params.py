@@ -16,17 +16,8 @@ from ..generate import AnswerBy, ServerOptions
 from ..store import STAGES
 
 DATA, ROLLOUTS, SFT, DPO, ROUNDS, ANALYSIS = STAGES
-BEYOND = (
-    "grpo",
-    "resampling",
-    "transfer",
-    "gain",
-    "ladder",
-    "ablation",
-    "words",
-    "verifier",
-    "one_pass",
-)  # notebooks/beyond/, run by --with
+# notebooks/beyond/, run by --with
+BEYOND = ("grpo", "resampling", "transfer", "gain", "ladder", "ablation", "words", "verifier", "one_pass")
 
 
 class BadParameter(ValueError):

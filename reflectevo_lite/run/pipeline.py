@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,13 +89,9 @@ def read_yaml(text: str, place: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark, said = (
-            getattr(error, "problem_mark", None),
-            [getattr(error, "context", None), getattr(error, "problem", None)],
-        )
-        problem = (
-            "nested too deeply" if isinstance(error, RecursionError) else ", ".join(filter(None, said)) or str(error)
-        )
+        mark, said = (getattr(error, name, None) for name in ("problem_mark", "context"))
+        problem = ", ".join(filter(None, (said, getattr(error, "problem", None)))) or str(error)
+        problem = "nested too deeply" if isinstance(error, RecursionError) else problem
         place += f", line {mark.line + 1}" if mark else ""
         remedy = "; indent with spaces, never with tabs" if "\\t" in problem else ""
         raise UserError(f"{place}: {' '.join(problem.split())}{remedy}") from error
@@ -116,10 +113,8 @@ def find_notebooks(folder: str | Path | None = None) -> Path:
     for path in tried:
         if (path / f"{DATA}.ipynb").exists():
             return path
-    places = " or ".join(map(str, tried))
-    raise UserError(
-        f"no notebooks in {places}: the package comes without them: get the repository, and run there or pass --notebooks FOLDER"
-    )
+    remedy = "the package comes without them: get the repository, and run there or pass --notebooks FOLDER"
+    raise UserError(f"no notebooks in {' or '.join(map(str, tried))}: {remedy}")
 
 
 def choose(only: str | None = None, beyond: str | None = None) -> list[str]:
@@ -203,9 +198,11 @@ def _relink(home: Path, out: Path) -> None:
 @contextlib.contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the kernel is stopped, too
+    main = threading.current_thread() is threading.main_thread()  # elsewhere no signal can be caught
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None  # like Ctrl-C: the kernel, too
     try:
         with open(run_dir / ".lock", "a+", encoding="utf-8") as handle, store.locked(handle, run_dir):
             yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if main:
+            signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .. import generate
+from ..data import EMBEDDED
 from . import servers
 from .params import ANALYSIS, DATA, ROLLOUTS, ROUNDS, defaults
 
@@ -26,15 +27,16 @@ def check(values: dict[str, Any], stages: Sequence[str], run_dir: Path, say: Any
     usual = values["model"] == generate.TINY and all(values[name] == defaults()[name] for name in (*sizes, *OWN))
     if not usual and set(stages) - set(elsewhere):  # the embedded model as it is shipped has been tested
         generate.check_model(values["model"], generate.LoadParams.of(SimpleNamespace(**values)), **sizes)
-    _check_room(values, run_dir)
-    _warn(values, stages, say)
+    if stages:
+        _check_room(values, run_dir)
+        _warn(values, stages, say)
     return absent
 
 
 def _warn(values: dict[str, Any], stages: Sequence[str], say: Any) -> None:
     """Say what a run may do, but hardly ever should."""
     v = values
-    foreign = [str(s) for s in (*v["sources"], *(v["test_sources"] or ())) if str(s).partition(":")[0] != "synthetic"]
+    foreign = [str(s) for s in (*v["sources"], *(v["test_sources"] or ())) if s not in EMBEDDED]
     if v["model"] == generate.TINY and foreign and not v["server_url"] and set(stages) - {DATA, ANALYSIS}:
         say(f"The embedded model knows its own tasks only, and will get nothing of {foreign[0]} right: set model")
     wanted, there = v["rounds"] * v["n_rollout"] + v["n_validation"], v["n_train"] * len(v["sources"])
@@ -50,6 +52,5 @@ def _check_room(values: dict[str, Any], run_dir: Path) -> None:
     whole = values["full_finetuning"] and generate.shape_of(values["model"]).parameters
     needed, free = ROOM + COPIES * 4 * whole / generate.GIB, shutil.disk_usage(there).free / generate.GIB
     if free < needed:
-        raise ValueError(
-            f"{there} has {free:.1f} GiB free, and the run needs some {needed:.1f} GiB: choose another run_dir"
-        )
+        has = f"{free:.1f} GiB free, and the run needs some {needed:.1f} GiB"
+        raise ValueError(f"{there} has {has}: choose another run_dir")

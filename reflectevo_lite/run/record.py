@@ -88,9 +88,7 @@ def _check_earlier(run: Run, recorded: Mapping[str, Any], notebook: str) -> None
     needed = store.STAGES[: {DATA: 0, ROLLOUTS: 1, SFT: 2, ANALYSIS: 2}.get(notebook, 3)]
     if lacking := [stage for stage in needed if stage not in recorded and not made(run.directory, stage)]:
         remedy = f"first, with the same run_dir (`reflectevo run` does), or open the finished run_dir = {REFERENCE!r}"
-        raise FileNotFoundError(
-            f"{run.directory} lacks what {', '.join(lacking)} would have written: run that {remedy}"
-        )
+        raise FileNotFoundError(f"{run.directory} lacks what {', '.join(lacking)} writes: run that {remedy}")
 
 
 def _check_inputs(run: Run, recorded: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -56,18 +56,6 @@ def test_unfiltered_has_the_asked_size_and_both_outcomes(rows):
     assert drawn == list(sets.unfiltered(rows, 40, seed=1))
 
 
-def test_top_gain_keeps_the_best_half_and_its_control_as_many(rows):
-    everything = list(sets.unfiltered(rows, 41))
-    gains = [float(len(r["reflection"]["text"])) + i / 1000 for i, r in enumerate(everything)]
-    top = sets.top_gain(everything, gains)
-    kept = [gains[everything.index(r)] for r in top]
-    assert len(top) == 20 and min(kept) >= sorted(gains)[-20] and kept != sorted(kept, reverse=True)
-    drawn = sets.random_share(everything, seed=1)
-    assert len(drawn) == 20 and drawn == sets.random_share(everything, seed=1)
-    assert drawn != sets.random_share(everything, seed=2) and drawn != top
-    assert [everything.index(r) for r in drawn] == sorted(everything.index(r) for r in drawn)
-
-
 def test_written_sets_are_those_of_the_functions_whatever_the_judges_batch(rows, tmp_path):
     for row in rows:
         row["reflections"] += [x | {"text": x["text"] + " Again."} for x in row["reflections"]]
@@ -99,13 +87,6 @@ def test_unfiltered_draws_each_reflection_alike(rows):
 
 def rows_with(rows):
     return [r for r in rows if r["reflections"]]
-
-
-def test_half_of_next_to_nothing(rows):
-    one = list(sets.unfiltered(rows, 1))
-    assert sets.top_gain(one, [0.0]) == one == sets.random_share(one)
-    assert sets.top_gain([], []) == sets.random_share([]) == []
-    assert len(sets.top_gain(one * 3, [0.0] * 3)) == len(sets.random_share(one * 3)) == 1
 
 
 def test_empty_sets_are_named_and_left_out(capsys):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from notebooks.beyond.resampling import resample
 from reflectevo_lite import evaluate, generate, read, store
 from reflectevo_lite.evaluate import Asked, Evaluation, Setting
 
@@ -80,7 +81,7 @@ def test_every_turn_and_every_fresh_answer_is_kept(tmp_path):
     found = {(r["setting"], r["turn"]): r for r in evaluate.reading_of(run) if r["task"] == "t"}
     assert list(found) == [("first answers", 1), ("prompted.oracle", 2), ("prompted.oracle", 3)]
     assert [r["cut_off"] for r in found.values()] == [0, 0, 1]
-    fresh = evaluate.resample(Says("Answer: A", "what?"), asked, Evaluation("prompted"))
+    fresh = resample(Says("Answer: A", "what?"), asked, Evaluation("prompted"))
     assert fresh["resample_vote"][0]["read"] == ["cue", "no cue"] and "read" not in fresh["resample"][0]
     [share] = evaluate.reading("x", fresh["resample_vote"])[1:]
     assert (share["turn"], share["n"], share["unreadable"]) == (2, 2, 0.5)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from notebooks.beyond.resampling import resample
 from reflectevo_lite import evaluate, generate, prompts
 from reflectevo_lite.embedded import problems
 from reflectevo_lite.run import cli
@@ -93,7 +94,7 @@ def test_both_turns_and_one_completion_are_answered_so_and_other_questions_as_be
             letter = prompts.LABELS[row["options"].index(max(row["options"]))]
             assert row["turn2"] == f"Answer: {letter}" and row["reflection"] and row["tokens"] > 1
     with pytest.raises(ValueError, match="set answer_by to text"):
-        evaluate.resample(tiny, at, evaluate.Evaluation("prompted"))
+        resample(tiny, at, evaluate.Evaluation("prompted"))
 
 
 def test_a_server_that_should_answer_by_likelihood_is_refused_before_any_work(tmp_path, capsys):

@@ -8,8 +8,10 @@ from conftest import ScriptedEngine
 from madeup import make_run
 from tiny_model.corpus import reflection_text
 
+from notebooks.beyond import ablation, ladder, verifier, words
+from notebooks.beyond.evidence import evidence
 from reflectevo_lite import embedded, evaluate, store
-from reflectevo_lite.evaluate import Setting, verifier, words
+from reflectevo_lite.evaluate import Setting
 from reflectevo_lite.run.params import defaults
 
 
@@ -25,30 +27,30 @@ def made(tmp_path_factory):
 
 def test_every_rung_is_answered_and_the_best_is_what_training_is_measured_by(made):
     run, engine, asked = made
-    evaluate.climb(engine, run, asked, Params(defaults()))
-    table = evaluate.ladder_table(run)
+    ladder.climb(engine, run, asked, Params(defaults()))
+    table = ladder.ladder_table(run)
     assert len(table) == 7 and (table["n"] == 90).all() and table["true"].between(0, 1).all()
-    learned = evaluate.learned_table(run)
+    learned = ladder.learned_table(run)
     best = table.loc[table["acc_t2"].idxmax()]
     right = np.mean([r["turn2_correct"] for r in run.read("evals", "reflector_only.oracle.jsonl")])
     (row,) = learned.to_dict("records")
     assert row["best untrained prompt"] == best["prompt"] and row["difference"] == pytest.approx(right - best["acc_t2"])
     calls = len(engine.calls)
-    evaluate.climb(engine, run, asked, Params(defaults()))  # finished rungs are read back
+    ladder.climb(engine, run, asked, Params(defaults()))  # finished rungs are read back
     assert len(engine.calls) == calls
 
 
 def test_the_best_instruction_is_the_one_that_helped_most_often():
     helped = {"1-1-1": [True, False], "1-2-1": [True, True, False], "2-1-1": [False] * 5}
     rows = [{"reflections": [{"instruction": k, "turn2": {"correct": v}} for k, vs in helped.items() for v in vs]}]
-    assert evaluate.ladder.best_instruction(rows) == "1-2-1"
-    assert evaluate.ladder.best_instruction([]) == "generic"
+    assert ladder.best_instruction(rows) == "1-2-1"
+    assert ladder.best_instruction([]) == "generic"
 
 
 def test_a_reflection_with_a_wrong_place_mends_less_than_its_own(made):
     run, engine, asked = made
-    evaluate.edit_words(engine, run, asked, "reflector_only")
-    table = evaluate.words_table(run).set_index("edit")
+    words.edit_words(engine, run, asked, "reflector_only")
+    table = words.words_table(run).set_index("edit")
     assert table.loc["another place, planned for", "diff high"] < 0  # the scripted world redoes what is blamed
     assert table.loc["another cause", "difference"] == table.loc["a plan for another step", "difference"] == 0
     assert (table["n"] > 0).all() and table["unedited"].between(0, 1).all()
@@ -62,7 +64,7 @@ def test_edits_change_their_part_alone():
     text = reflection_text(task, attempt, place, "method", "1-1-2")
     rng = random.Random(0)
     found = {
-        part: embedded.edit(problem, attempt.text(task), text, part, rng)
+        part: words.changed(problem, attempt.text(task), text, part, rng)
         for part in ("place", "cause", "plan", "elsewhere")
     }
     own = embedded.truth(problem, attempt.text(task), text)
@@ -70,7 +72,7 @@ def test_edits_change_their_part_alone():
     assert own.form and all(t.form for t in changed.values()) and len({text, *found.values()}) == 5
     assert not changed["place"].place and changed["plan"].place and not changed["plan"].plan
     assert changed["elsewhere"].plan and not changed["elsewhere"].place and changed["cause"].place
-    assert embedded.edit(problem, attempt.text(task), "Look again.", "place", rng) is None
+    assert words.changed(problem, attempt.text(task), "Look again.", "place", rng) is None
     assert (
         words.cut(problem, "", "Step 1 is right. Step 2 is wrong: because. Plan: redo step 2.", rng)
         == "Step 2 is wrong."
@@ -80,11 +82,11 @@ def test_edits_change_their_part_alone():
 
 def test_a_verifier_that_errs_breaks_right_answers(made):
     run, engine, asked = made
-    evaluate.accuse(engine, asked, Setting("reflector_only", reflector="x"))
+    verifier.accuse(engine, asked, Setting("reflector_only", reflector="x"))
     rows = run.read("evals", "verifier", "reflector_only.oracle.accused.jsonl")
     assert all(r["reflection"] for r in rows)  # right ones, too
     store.write_jsonl(run.path("evals", "verifier", "confidence.jsonl"), [-1.0] * len(rows))
-    table = evaluate.verifier_table(run, "reflector_only").set_index("verifier")
+    table = verifier.verifier_table(run, "reflector_only").set_index("verifier")
     told = table.loc["gold answer, 0% flipped"]
     assert told["broken"] == told["accused"] == 0 and told["auroc"] == 1
     second = [r["turn2_correct"] or r["turn1_correct"] for r in rows]
@@ -115,7 +117,7 @@ def test_true_and_lucky_reflections_are_told_apart_and_kept_in_equal_number(made
     rolled = made[0].read("rollouts", "train.jsonl")
     plus = [{k: r[k] for k in ("id", "problem", "turn1")} | {"reflection": x} for r in rolled for x in r["reflections"]]
     store.write_jsonl(run.path("curated", "d_plus.jsonl"), plus)
-    found = evaluate.true_and_lucky(run)
+    found = ablation.true_and_lucky(run)
     kept = {name: run.read("curated", f"{name}.jsonl") for name in found}
     assert len(kept["plus_true"]) == len(kept["plus_lucky"]) == min(found.values()) > 0
     for name, rows in kept.items():
@@ -128,7 +130,7 @@ def test_adapters_answer_first_questions(made, monkeypatch):
     run, engine, asked = made
     for name in ("reflector", "qa"):
         store.write_json(run.path("adapters", name, "training.json"), {})
-    evaluate.first_answers(engine, run, asked)
-    table = evaluate.first_table(run)
+    ablation.first_answers(engine, run, asked)
+    table = ablation.first_table(run)
     assert list(table["adapter"]) == ["reflector (D+)", "answers only"] and (table["difference"] == 0).all()
-    assert set(evaluate.evidence(run)) >= {"elimination", "truth", "first", "ladder", "learned", "words", "verifier"}
+    assert set(evidence(run)) >= {"elimination", "truth", "first", "ladder", "learned", "words", "verifier"}

@@ -1,4 +1,4 @@
-"""The control that spends a setting's own tokens on fresh answers (notebooks/beyond/resampling.ipynb).
+"""The control that spends a setting's own tokens on fresh answers (resampling.ipynb).
 
 Answers to the bare question are sampled until the tokens of the setting's reflection and second turn are used up: at
 least one, and the last may overshoot, so the control never has less than the setting.
@@ -14,14 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .. import prompts, store
-from ..generate import Engine, answer, chunk_seed, scores_options
-from ..grading import same_math
-from ..prompts import Mode
-from ..rows import Attempt, EvalRow, Problem
-from .evaluation import Asked, row_of
-from .reading import how_read
-from .settings import Evaluation
+from reflectevo_lite import prompts, store
+from reflectevo_lite.evaluate import Asked, Evaluation, how_read, row_of
+from reflectevo_lite.generate import Engine, answer, chunk_seed, scores_options
+from reflectevo_lite.grading import same_math
+from reflectevo_lite.prompts import Mode
+from reflectevo_lite.rows import Attempt, EvalRow, Problem
 
 
 def resample(

@@ -1,4 +1,4 @@
-"""Which words of a reflection work? Texts are edited, the same Generator answers again (notebooks/beyond/words.ipynb).
+"""Which words of a reflection work? Texts are edited, the same Generator answers again (words.ipynb).
 
 What a second answer owes to the place that is blamed, to the cause, to the plan, or to there being a text at all.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from .. import curate, embedded, store
-from ..generate import Engine
-from ..rows import EvalRow, Problem
-from .carryover import swap
-from .evaluation import Asked, shuffled
-from .metrics import PAIRED, paired, share
-from .settings import Evaluation
+from reflectevo_lite import curate, embedded, store
+from reflectevo_lite.evaluate import PAIRED, Asked, Evaluation, paired, share, shuffled
+from reflectevo_lite.generate import Engine
+from reflectevo_lite.rows import EvalRow, Problem
+
+from .transfer import swap
 
 Edit = Callable[[Problem, str, str, random.Random], str | None]  # (problem, attempt, reflection) → the edited text
+Part = Literal["place", "cause", "plan", "elsewhere"]
 FOLDER = "words"
 _FINDING = re.compile(r"(?:[Ss]tep \d+|The answer) is (?:wrong|missing)")
 
@@ -31,7 +31,32 @@ def cut(problem: Problem, attempt: str, text: str, rng: random.Random) -> str | 
     return f"{found[0]}." if found else re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0] or None
 
 
-_part: Callable[[Any], Edit] = lambda part: lambda p, attempt, text, rng: embedded.edit(p, attempt, text, part, rng)
+def changed(problem: Problem, attempt: str, reflection: str, part: Part, rng: random.Random) -> str | None:
+    """The reflection with one part replaced by an untrue one: the place it blames, the cause, the plan, or place and
+    plan alike ("elsewhere"), always a step that is right. None if it has no such parts, or if every step is wrong."""
+    task, said = embedded.to_task(problem), embedded.REFLECTION.fullmatch(reflection.strip())
+    parsed, place = task.parse(attempt), embedded.blamed(reflection)
+    if said is None or parsed is None or place is None:
+        return None
+    wrong = {p for p, _ in task.errors(parsed)}
+    right = [i for i in range(1, min(len(task.ops), len(parsed.ops)) + 1) if i not in wrong | {place}]
+    if not right:
+        return None
+    other = rng.choice(right)
+    finding, cause, plan = f"{said['found']} is {said['how']}", said["cause"], said["plan"]
+    if part in ("place", "elsewhere"):
+        finding = f"Step {other} is wrong"
+    if part == "cause":
+        cause = rng.choice([c for c in embedded.CAUSES.values() if c != cause])
+    if part in ("plan", "elsewhere"):
+        plan = f"redo step {other}" + (f": {task.ops[other - 1]}" if said["op"] else " with care and go on from there")
+    marks = said["marks"]
+    if part == "elsewhere" and marks:
+        marks = "".join(f"Step {i} is right. " for i in range(1, other))
+    return f"{marks}{finding}: {cause} Plan: {plan}."
+
+
+_part: Callable[[Part], Edit] = lambda part: lambda p, attempt, text, rng: changed(p, attempt, text, part, rng)
 EDITS: dict[str, tuple[str, Edit | None]] = {
     "cut": ("cut to the place it blames", cut),
     "cause": ("another cause", _part("cause")),
@@ -50,12 +75,12 @@ def edit_words(engine: Engine, run: store.Run, asked: Asked, name: str) -> None:
     for edit, (_, change) in EDITS.items():
         rng, told = random.Random(f"words/{edit}/{asked.seed}"), zip(rows, asked.problems, asked.first, strict=True)
         if change is None:
-            changed = _within_tasks(rows, asked.seed)
+            edited = _within_tasks(rows, asked.seed)
         else:
-            changed = [
+            edited = [
                 r | {"reflection": (t := r["reflection"]) and change(p, a["completion"], t, rng)} for r, p, a in told
             ]
-        swap(engine, asked, changed, None, f"{FOLDER}/{Evaluation(name, control=edit).file}")
+        swap(engine, asked, edited, None, f"{FOLDER}/{Evaluation(name, control=edit).file}")
 
 
 def _within_tasks(rows: list[EvalRow], seed: int) -> list[Any]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import store
-from . import ablation, ladder, verifier, words
-from .carryover import transfer_table
-from .elimination import elimination
-from .settings import Evaluation
-from .truth import truth_table
+from reflectevo_lite import store
+from reflectevo_lite.evaluate import Evaluation, elimination, truth_table
+
+from . import ablation, ladder, transfer, verifier, words
 
 
 def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[Any]]:
     """Rows by the table's name; a table of a notebook that was not run is empty."""
-    tables = {"transfer": transfer_table(run, seed=seed), "elimination": elimination(run, seed=seed)}
+    tables = {"transfer": transfer.transfer_table(run, seed=seed), "elimination": elimination(run, seed=seed)}
     tables |= {"truth": truth_table(run), "first": ablation.first_table(run, seed=seed)}
     tables["words"] = words.words_table(run, seed=seed)
     if run.path("evals", ladder.FOLDER).exists():

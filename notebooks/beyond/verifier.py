@@ -1,4 +1,4 @@
-"""What if the verdict is not to be trusted? (notebooks/beyond/verifier.ipynb)
+"""What if the verdict is not to be trusted? (verifier.ipynb)
 
 Oracle mode is told by the gold answer which answers are wrong; nobody has that. Every answer, right ones too, is told
 "not correct" once; from these second turns follows what any verifier, noisy or not, would have led to.
@@ -12,11 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .. import prompts, store
-from ..generate import Engine, TransformersEngine
-from .evaluation import Asked, evaluate
-from .settings import Evaluation, Setting
-from .stats import mean_ci
+from reflectevo_lite import prompts, store
+from reflectevo_lite.evaluate import Asked, Evaluation, Setting, evaluate, mean_ci
+from reflectevo_lite.generate import Engine, TransformersEngine
 
 FOLDER = "verifier"
 NOISE = (0.0, 0.1, 0.2, 0.3)  # share of verdicts that are flipped

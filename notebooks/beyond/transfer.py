@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from .. import curate, prompts, store
-from ..generate import Adapter, Engine, answer
-from ..rows import EvalRow
-from ..train import TrainParams, train_sft
-from .evaluation import Asked, evaluate, row_of
-from .metrics import SHARE, paired, share
-from .settings import BASELINE, Evaluation, Setting, label, round_setting
+from reflectevo_lite import curate, prompts, store
+from reflectevo_lite.evaluate import (
+    BASELINE, SHARE, Asked, Evaluation, Setting, evaluate, label, paired, round_setting, row_of, share,
+)  # fmt: skip
+from reflectevo_lite.generate import Adapter, Engine, answer
+from reflectevo_lite.rows import EvalRow
+from reflectevo_lite.train import TrainParams, train_sft
+
+from .pictures import heat
 
 
 def transfer(
@@ -111,3 +114,16 @@ def swap_table(found: Mapping[tuple[str, str], Sequence[EvalRow]]) -> pd.DataFra
     """Acc@t2 with its Wilson interval (fractions) by (reflector, generator), from eval rows on the same questions."""
     rows = [(*pair, *share(rows)) for pair, rows in found.items()]
     return pd.DataFrame(rows, columns=["reflections of", "used by", *SHARE])
+
+
+def transfer_map(frame: pd.DataFrame, baseline: str) -> Figure:
+    """Heat map of `transfer_table`: points gained over the baseline, trained on × tested on."""
+    bound = 100 * frame["difference"].abs().max() or 1.0
+    style = {"cmap": "RdBu", "vmin": -bound, "vmax": bound, "cbar_kws": {"label": "gain (points)"}}
+    return heat(frame, ("trained on", "tested on", "difference"), f"Gain over {baseline}", "+", **style)
+
+
+def swap_map(frame: pd.DataFrame) -> Figure:
+    """Heat map of `swaps_of`: Acc@t2 by whose reflections (rows) and by which Generator (columns)."""
+    style = {"cmap": "viridis", "cbar_kws": {"label": "Acc@t2 (%)"}}
+    return heat(frame, ("reflections of", "used by", "acc_t2"), "Acc@t2 (%)", "", **style)

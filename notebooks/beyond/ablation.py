@@ -1,4 +1,4 @@
-"""What in the training data teaches? (notebooks/beyond/ablation.ipynb)
+"""What in the training data teaches? (ablation.ipynb)
 
 True reflections against lucky ones, reflections against none, and what training does to *first* answers: a gain there
 is none of reflection (arXiv 2510.08308, 2409.12917).
@@ -11,11 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from .. import embedded, store
-from ..generate import Engine
-from .evaluation import Asked, evaluate
-from .metrics import PAIRED, paired, share
-from .settings import TRAININGS, Evaluation, Setting
+from reflectevo_lite import embedded, store
+from reflectevo_lite.evaluate import PAIRED, TRAININGS, Asked, Evaluation, Setting, evaluate, paired, share
+from reflectevo_lite.generate import Engine
 
 FOLDER = "first"
 

@@ -1,4 +1,4 @@
-"""The elicitation ladder: how far does the *untrained* model get by better prompts alone (notebooks/beyond/ladder.ipynb)?
+"""The elicitation ladder: how far does the *untrained* model get by better prompts alone (ladder.ipynb)?
 
 What training is worth is its gain over the best of these, not over the first prompt that came to mind.
 """
@@ -10,17 +10,25 @@ from typing import Any
 
 import pandas as pd
 
-from .. import embedded, prompts, store
-from ..generate import Completion, Engine
-from ..rows import EvalRow, Message
-from .carryover import swap
-from .evaluation import Asked, read_rows, row_of
-from .metrics import SHARE, compare, share
-from .settings import BASELINE, Evaluation, files, label, setting
-from .truth import whole
+from reflectevo_lite import embedded, prompts, store
+from reflectevo_lite.evaluate import (
+    BASELINE, SHARE, Asked, Evaluation, compare, files, label, read_rows, row_of, setting, share, whole,
+)  # fmt: skip
+from reflectevo_lite.generate import Completion, Engine
+from reflectevo_lite.rows import EvalRow, Message
+
+from .transfer import swap
 
 Written = list[tuple[str, int]]  # a reflection and its tokens, for each question
 FOLDER = "ladder"
+AUDIT = (
+    "Audit your solution: say of every step in turn whether it is right or wrong, and stop at the first wrong one. "
+    f"Say why it is wrong and what to do there instead. {prompts.LIMITS}"
+)
+FIND = "Name the first mistake in your solution and its cause, and nothing else."
+THEN_PLAN = f"Now devise a short plan to mend that mistake. {prompts.LIMITS}"
+# the embedded model's corpus asks so for the first wrong place, and it is answered truly
+OWN_WORDS = f"{embedded.MARK} {prompts.VERIFY[2]}"
 RUNGS = {  # in the order of what they ask of the prompter
     "sampled": "generic instruction, sampled",
     "pool": "the pool's, drawn at random",
@@ -62,21 +70,38 @@ def _write(engine: Engine, name: str, now: Asked, best: str, drawn: Sequence[str
         return [found[0] for found in engine.generate(conversations, max_new_tokens=now.max_new_tokens, **how)]
 
     told = prompts.VERDICT["oracle"]
-    words = {"audit": f"{told} {prompts.AUDIT}", "two_calls": f"{told} {prompts.FIND}", "own": embedded.OWN_WORDS}
+    words = {"audit": f"{told} {AUDIT}", "two_calls": f"{told} {FIND}", "own": OWN_WORDS}
     if name in words:
         asked = [prompts.asking(*pair, words[name]) for pair in pairs]
         found = [(c.text, c.tokens) for c in said(asked)]
         if name == "own":
-            return [(embedded.with_plan(text), tokens) for text, tokens in found]
+            return [(with_plan(text), tokens) for text, tokens in found]
         if name == "audit":
             return found
-        further = [prompts.going_on(a, text, prompts.THEN_PLAN) for a, (text, _) in zip(asked, found, strict=True)]
+        further = [_going_on(a, text, THEN_PLAN) for a, (text, _) in zip(asked, found, strict=True)]
         plans = zip(found, said(further), strict=True)
         return [(f"{text.strip()} {c.text.strip()}", tokens + c.tokens) for (text, tokens), c in plans]
     how = {"temperature": p.temperature, "seed": now.seed} if name == "sampled" else {}
     instructions = drawn if name == "pool" else ["generic" if name == "sampled" else best] * len(pairs)
     asked = [prompts.reflection_prompt(*pair, one) for pair, one in zip(pairs, instructions, strict=True)]
     return [(c.text, c.tokens) for c in said(asked, **how)]
+
+
+def _going_on(prompt: list[Message], reply: str, words: str) -> list[Message]:
+    """A prompt with its reply and a further request."""
+    return [*prompt, {"role": "assistant", "content": reply}, {"role": "user", "content": words}]
+
+
+def with_plan(found: str) -> str:
+    """A first wrong place, as `OWN_WORDS` gets it, made a reflection by a plan that says nothing new."""
+    if (place := embedded.blamed(found)) is None:
+        return found
+    how = (
+        "state the answer with care"
+        if place == embedded.ANSWER
+        else f"redo step {place} with care and go on from there"
+    )
+    return f"{found.strip()} Plan: {how}."
 
 
 def rungs(run: store.Run) -> Iterator[tuple[str, list[Any]]]:

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu, norm
 
+from notebooks.beyond import gain, pictures
 from reflectevo_lite import curate, prompts
-from reflectevo_lite.read import figures as plots
+from reflectevo_lite.curate import sets
+from reflectevo_lite.generate.rollouts import generate_rollouts
 
 
 def made_up(n=200, k=4, effect=1.0, spread=1.0, seed=0):
@@ -26,7 +28,7 @@ def made_up(n=200, k=4, effect=1.0, spread=1.0, seed=0):
 
 
 def one(frame, **more):
-    return curate.gain_auc(frame, **more).iloc[0]
+    return gain.gain_auc(frame, **more).iloc[0]
 
 
 def test_auc_is_mann_whitneys_statistic_ties_included():
@@ -68,26 +70,26 @@ def test_the_interval_resamples_problems():
 
 def test_a_row_for_all_and_for_each_task_same_figures_for_the_same_seed():
     frame = made_up()
-    table = curate.gain_auc(frame, resamples=50)
+    table = gain.gain_auc(frame, resamples=50)
     assert list(table["task"]) == ["all", "even", "odd"] and table["n"].iloc[1:].sum() == table["n"].iloc[0]
-    pd.testing.assert_frame_equal(table, curate.gain_auc(frame, resamples=50))
+    pd.testing.assert_frame_equal(table, gain.gain_auc(frame, resamples=50))
 
 
 def test_the_reliability_curve_counts_every_row_once_and_rises_with_the_gain():
     frame = made_up(400, effect=2.0, spread=0.0)
-    curve = curate.gain_reliability(frame, bins=5)
+    curve = gain.gain_reliability(frame, bins=5)
     assert curve["n"].sum() == len(frame) and len(curve) == 5 and curve["gain"].is_monotonic_increasing
     assert (curve["corrected"] * curve["n"]).sum() == pytest.approx(frame["corrected"].sum())
     assert curve["corrected"].iloc[-1] > curve["corrected"].iloc[0] + 0.4
     assert ((curve["low"] <= curve["corrected"]) & (curve["corrected"] <= curve["high"])).all()
-    assert len(curate.gain_reliability(frame.assign(gain=(frame["gain"] > 1) * 1.0), bins=5)) <= 2
+    assert len(gain.gain_reliability(frame.assign(gain=(frame["gain"] > 1) * 1.0), bins=5)) <= 2
 
 
 def test_mean_gain_by_instruction():
     frame = made_up()
     frame.loc[frame["instruction"] == "2-8-1", "gain"] += 50
     frame.loc[0, "instruction"] = "generic"
-    table = curate.gain_by_instruction(frame)
+    table = gain.gain_by_instruction(frame)
     assert list(table.loc[0, ["instruction", "verify", "locate", "plan"]]) == ["2-8-1", "skim", "facts", "high-level"]
     assert table["n"].sum() == len(frame) - 1
     part = frame[frame["instruction"] == "1-3-2"]
@@ -100,9 +102,9 @@ def test_too_little_to_say_anything_is_no_error(rows):
     frame = made_up(2).head(rows).assign(corrected=False)
     row = one(frame, resamples=20)
     assert row["n"] == rows and np.isnan([row["auc"], row["low"], row["within"], row["within high"]]).all()
-    curve = curate.gain_reliability(frame)
-    assert curve["n"].sum() == rows and plots.gain(curve)
-    assert len(curate.gain_by_instruction(frame)) <= rows
+    curve = gain.gain_reliability(frame)
+    assert curve["n"].sum() == rows and pictures.reliability(curve)
+    assert len(gain.gain_by_instruction(frame)) <= rows
 
 
 def test_the_table_holds_every_reflection_with_its_own_gain(scripted, tmp_path):
@@ -113,7 +115,7 @@ def test_the_table_holds_every_reflection_with_its_own_gain(scripted, tmp_path):
         engine, problems, tmp_path / "r.jsonl", k=2, temperature=1.0, chunk_size=20, progress=False
     )
     items = curate.gain_items(rows)
-    frame = curate.gain_table(rows, [float(i) for i in range(len(items))])
+    frame = gain.gain_table(rows, [float(i) for i in range(len(items))])
     assert len(frame) == len(items) == sum(len(r["reflections"]) for r in rows) > 0
     for (row, reflection), found in zip(items, frame.itertuples(), strict=True):
         assert (found.id, found.task, found.instruction, found.corrected) == (
@@ -122,5 +124,31 @@ def test_the_table_holds_every_reflection_with_its_own_gain(scripted, tmp_path):
             reflection["instruction"],
             reflection["turn2"]["correct"],
         )
-    figure = plots.gain(curate.gain_reliability(frame))
+    figure = pictures.reliability(gain.gain_reliability(frame))
     assert f"n = {len(frame):,}" in figure.axes[0].get_xlabel()
+
+
+@pytest.fixture
+def rows(scripted, tmp_path):
+    engine, problems = scripted
+    out = tmp_path / "r.jsonl"
+    return list(generate_rollouts(engine, problems, out, k=6, temperature=1.0, chunk_size=20, progress=False))
+
+
+def test_top_gain_keeps_the_best_half_and_its_control_as_many(rows):
+    everything = list(sets.unfiltered(rows, 41))
+    gains = [float(len(r["reflection"]["text"])) + i / 1000 for i, r in enumerate(everything)]
+    top = gain.top_gain(everything, gains)
+    kept = [gains[everything.index(r)] for r in top]
+    assert len(top) == 20 and min(kept) >= sorted(gains)[-20] and kept != sorted(kept, reverse=True)
+    drawn = gain.random_share(everything, seed=1)
+    assert len(drawn) == 20 and drawn == gain.random_share(everything, seed=1)
+    assert drawn != gain.random_share(everything, seed=2) and drawn != top
+    assert [everything.index(r) for r in drawn] == sorted(everything.index(r) for r in drawn)
+
+
+def test_half_of_next_to_nothing(rows):
+    one = list(sets.unfiltered(rows, 1))
+    assert gain.top_gain(one, [0.0]) == one == gain.random_share(one)
+    assert gain.top_gain([], []) == gain.random_share([]) == []
+    assert len(gain.top_gain(one * 3, [0.0] * 3)) == len(gain.random_share(one * 3)) == 1
