@@ -148,7 +148,7 @@ def reflection_prompt(
 def retry_prompt(problem: Problem, attempt: str, reflection: str | None, mode: Mode = "oracle") -> list[Message]:
     """Turn 2: answer again with `reflection` at hand, or plainly if it is None (the retry control)."""
     form, shown = ANSWER_FORMAT[problem["grader"]], list[Message]()
-    for shot in _second_shots(problem):
+    for shot in problem.get("reflection_shots", []):
         asked = _retry(shot["reflection"] if reflection is not None else None, mode)
         shown += [*_tried(shot, form), _user(f"{asked} {form}"), _said(shot["second"])]
     return _after(problem, attempt, f"{_retry(reflection, mode)} {form}", shown)
@@ -158,7 +158,7 @@ def one_stage_prompt(problem: Problem, attempt: str, mode: Mode = "oracle") -> l
     """One-stage setting: reflection and second attempt in a single completion (`join_one_stage`)."""
     form = ANSWER_FORMAT[problem["grader"]]
     asked, shown = f"{VERDICT[mode]} {ONE_STAGE} {GENERIC} {ONE_STAGE_LAYOUT} {form}", list[Message]()
-    for shot in _second_shots(problem):
+    for shot in problem.get("reflection_shots", []):
         shown += [*_tried(shot, form), _user(asked), _said(join_one_stage(shot["reflection"], shot["second"]))]
     return _after(problem, attempt, asked, shown)
 
@@ -197,11 +197,6 @@ def question_text(problem: Problem) -> str:
 def _retry(reflection: str | None, mode: Mode) -> str:
     asked = RETRY if reflection is None else f"{REFLECTION_FOLLOWS}\n\n{reflection}\n\n{RETRY_WITH_REFLECTION}"
     return f"{VERDICT[mode]} {asked}"
-
-
-def _second_shots(problem: Problem) -> list[dict[str, str]]:
-    """Worked examples of a second turn. They answer in words, so choices and programs have none."""
-    return [] if problem["grader"] in ("choice", "code") else problem.get("reflection_shots", [])
 
 
 def _tried(shot: dict[str, str], form: str) -> list[Message]:

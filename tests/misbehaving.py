@@ -226,7 +226,7 @@ def run(case, folder):
     ends, said = "done", ""
     try:
         rollouts.generate_rollouts(engine, PROBLEMS, out, **how)
-        said = " ".join(read.health(store.Run(folder)))
+        said = " ".join(read.refusals(store.Run(folder)))
     except ValueError as caught:
         ends, said = "stopped", str(caught)
     except KeyboardInterrupt:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from reflectevo_lite import store
-from reflectevo_lite.evaluate import Evaluation, elimination, truth_table
+from reflectevo_lite.evaluate import Evaluation, truth_table
 
-from . import ablation, ladder, transfer, verifier, words
+from . import ablation, elimination, ladder, transfer, verifier, words
 
 
 def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[Any]]:
     """Rows by the table's name; a table of a notebook that was not run is empty."""
-    tables = {"transfer": transfer.transfer_table(run, seed=seed), "elimination": elimination(run, seed=seed)}
+    tables = {
+        "transfer": transfer.transfer_table(run, seed=seed),
+        "elimination": elimination.elimination(run, seed=seed),
+    }
     tables |= {"truth": truth_table(run), "first": ablation.first_table(run, seed=seed)}
     tables["words"] = words.words_table(run, seed=seed)
     if run.path("evals", ladder.FOLDER).exists():

@@ -1,4 +1,4 @@
-"""What training was worth: settings, controls, paired statistics, rounds, and the paper's own figures.
+"""What training was worth: settings, controls, paired statistics, and rounds.
 
 `settings` is the registry that all else reads. Rows of questions and answers come in, eval rows and figures go out.
 """
@@ -6,10 +6,9 @@
 
 from .adapters import train_adapter, training_sets
 from .collapse import collapse_warnings, watch
-from .elimination import eliminated, elimination, floor
 from .evaluation import Asked, evaluate, first_turns, held_out, read_rows, row_of, shuffled
+from .health import health, health_warnings
 from .metrics import PAIRED, SHARE, by_turn, compare, correct_for_many, metrics, paired, share
-from .paper import beside, orientation
 from .reading import how_read, reading, reading_of, reading_summary, reading_warnings, too_many, unread
 from .rounds import (
     ROUND_DATA, adapter_of_round, first_round, hold_back, last_round, multi_turn, paid, questions_of_round,

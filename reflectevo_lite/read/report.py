@@ -66,6 +66,7 @@ def build_report(run_dir: str | Path, *, out: str | Path | None = None, transcri
         accused=tables.accused(run).to_dict("records"),
         comparisons=tables.comparisons(metrics).to_dict("records"),
         readings=tables.readings(metrics["reading"]).query("unreadable > 0 or `cut off` > 0").to_dict("records"),
+        health=evaluate.health(run).to_dict("records"),
         wilson=evaluate.wilson,
         figures=_figures(run),
         sampled=_sampled(run, transcripts, seed),
@@ -136,10 +137,11 @@ def warnings(run: store.Run, metrics: dict[str, Any]) -> Iterator[str]:
     if not run.path("env.json").exists():
         yield "env.json is missing: versions and fingerprints are unknown."
     yield from evaluate.reading_warnings(metrics.get("reading", ()))
-    yield from health(run)
+    yield from evaluate.health_warnings(evaluate.health(run))
+    yield from refusals(run)
 
 
-def health(run: store.Run) -> Iterator[str]:
+def refusals(run: store.Run) -> Iterator[str]:
     """What servers refused, or left out of their replies: a sentence for each kind, none if all is well."""
     places = {"rollouts": "rollouts/train*", "first answers": "evals/turn1*", "second turns": "evals/*.*"}
     for name, pattern in places.items():

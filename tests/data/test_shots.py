@@ -22,20 +22,36 @@ def test_examples_stand_before_every_prompt_and_leave_the_training_split():
         assert asked[1]["content"].startswith("Answer: ") and asked[1] != asked[3]
 
 
-def test_second_answers_are_shown_second_answers_and_choices_answered_questions():
+def test_second_answers_are_shown_second_answers_to_questions_of_the_task():
     _, test = data.with_shots(TRAIN, TEST, 2)
-    asked = {p["grader"]: p for p in test}
-    choice, exact = asked["choice"], next(p for grader, p in asked.items() if grader != "choice")
-    assert prompts.retry_prompt(choice, "x", "y")[:4] == prompts.answer_prompt(choice)[:4]
-    with_it, plain = (prompts.retry_prompt(exact, "x", reflection) for reflection in ("y", None))
-    shots = exact["reflection_shots"]
-    for i, shot in enumerate(shots):  # question, attempt, request, second answer
-        assert [m["content"] for m in with_it[4 * i + 1 : 4 * i + 4 : 2]] == [shot["attempt"], shot["second"]]
-        assert shot["reflection"] in with_it[4 * i + 2]["content"] and shot["reflection"] not in str(plain)
-        assert "Answer: " in shot["second"] and prompts.one_stage_prompt(exact, "x")[4 * i + 3]["content"].endswith(
-            shot["second"]
-        )
-    assert len(with_it) == 4 * len(shots) + 3 and with_it[-2]["content"] == "x" and "y" in with_it[-1]["content"]
+    for problem in {p["grader"]: p for p in test}.values():
+        with_it, plain = (prompts.retry_prompt(problem, "x", reflection) for reflection in ("y", None))
+        shots = problem["reflection_shots"]
+        assert len(shots) == 2 and len(with_it) == 4 * len(shots) + 3
+        for i, shot in enumerate(shots):  # question, attempt, request, second answer
+            assert [m["content"] for m in with_it[4 * i + 1 : 4 * i + 4 : 2]] == [shot["attempt"], shot["second"]]
+            assert shot["reflection"] in with_it[4 * i + 2]["content"] and shot["reflection"] not in str(plain)
+            assert shot["attempt"] != shot["second"] == problem["shots"][2 * i + 1]["content"]  # wrong, then gold
+            assert shot["attempt"].removeprefix("Answer: ") in shot["reflection"]
+            assert prompts.one_stage_prompt(problem, "x")[4 * i + 3]["content"].endswith(shot["second"])
+        assert with_it[-2]["content"] == "x" and "y" in with_it[-1]["content"]
+
+
+def test_a_file_may_bring_attempts_and_reflections_and_programs_have_none(tmp_path):
+    said = {"worked": "4, since 2 + 2.", "attempt": "Answer: 22", "reflection": "I wrote the digits side by side."}
+    rows = [{"id": str(i), "task": "any", "question": f"{i} + 2?", "answer": str(i + 2), "grader": "exact", "meta": {}}
+            for i in range(2)]  # fmt: skip
+    rows[0]["meta"] = said
+    code = {"question": "Write f.", "answer": "def f(): ...", "grader": "code", "tests": ["assert f() is None"]}
+    (tmp_path / "e.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0] | code | {"id": "c", "meta": {}}])))
+    _, test = data.with_shots(TRAIN, TEST, 3, str(tmp_path / "e.jsonl"))
+    first, second = test[0]["reflection_shots"]
+    assert (first["attempt"], first["reflection"], first["second"]) == (
+        "Answer: 22",
+        said["reflection"],
+        said["worked"],
+    )
+    assert second["attempt"] == "Answer: 2" and len(test[0]["shots"]) == 6
 
 
 @pytest.mark.parametrize("mode", ["oracle", "intrinsic"])

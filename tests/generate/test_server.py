@@ -406,7 +406,7 @@ def test_refused_reflections_and_turns_are_kept_and_trained_on_never(refusing, t
     assert first["turn2"]["trouble"].startswith("refused, not asked") and not first["turn2"]["correct"]
     assert [r["turn2"].get("trouble") for r in reflections[1:]].count("refused, too long: so") == 1
     assert all(row["reflection"]["text"] for row in curate.d_plus(rows))
-    assert len([*read.health(store.Run(tmp_path))]) == 2
+    assert len([*read.refusals(store.Run(tmp_path))]) == 2
     again = rollouts.generate_rollouts(engine, problems, out, k=2, progress=False)
     assert list(again) == rows
 

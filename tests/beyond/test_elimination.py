@@ -2,7 +2,8 @@
 
 import pytest
 
-from reflectevo_lite import evaluate, store
+from notebooks.beyond.elimination import eliminated, elimination, floor
+from reflectevo_lite import store
 
 
 def attempt(answer, correct):
@@ -44,23 +45,23 @@ def run(tmp_path):
 
 
 def test_a_wrong_letter_removes_its_option_and_an_unread_answer_none(run):
-    (row,) = evaluate.elimination(run).to_dict("records")
+    (row,) = elimination(run).to_dict("records")
     assert row["blind"] == pytest.approx((1 + 1 / 3 + 1 / 4 + 1) / 4)  # of two options the other is right
     assert (row["acc_t1"], row["acc_t2"], row["n"]) == (0.25, 0.75, 4)
     assert row["excess"] == pytest.approx(0.75 - row["blind"]) and row["low"] < row["excess"] < row["high"]
 
 
 def test_the_likeliest_gold_is_learned_from_training_rollouts(run):
-    (row,) = evaluate.elimination(run).to_dict("records")
+    (row,) = elimination(run).to_dict("records")
     assert row["fitted"] == 0.5  # q0 was right, and after a wrong A comes B; nothing was seen after B or no letter
 
 
 def test_other_answers_have_no_guess(run):
     other = [p | {"grader": "exact"} for p in run.read("data", "test.jsonl")]
     store.write_jsonl(run.path("data", "test.jsonl"), other)
-    assert evaluate.elimination(run).empty and evaluate.floor(run) is None
+    assert elimination(run).empty and floor(run) is None
 
 
 def test_by_accuracy_alone():
-    assert evaluate.eliminated(0.302, 4) == pytest.approx(0.5347, abs=1e-4)  # the paper's Llama-3-8B on LogiQA
-    assert evaluate.eliminated(0.4, 2) == 1
+    assert eliminated(0.302, 4) == pytest.approx(0.5347, abs=1e-4)  # the paper's Llama-3-8B on LogiQA
+    assert eliminated(0.4, 2) == 1

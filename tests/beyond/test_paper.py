@@ -3,8 +3,8 @@
 import pytest
 from madeup import eval_row
 
+from notebooks.beyond import paper
 from reflectevo_lite import embedded, evaluate, store
-from reflectevo_lite.evaluate import paper
 
 
 @pytest.fixture

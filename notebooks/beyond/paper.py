@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reflectevo_lite.evaluate import SETTINGS, Evaluation
+
 from .elimination import eliminated
-from .settings import SETTINGS, Evaluation
 
 BENCHMARKS = {"logiqa": "LogiQA", "math": "MATH", "mbpp": "MBPP", "bigbench": "BIG-bench"}
 MODELS = {name.lower(): name for name in ("Llama-3-8B-Instruct", "Mistral-7B-Instruct-v0.2")}  # by path or hub id

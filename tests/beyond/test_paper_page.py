@@ -3,8 +3,8 @@
 import pytest
 from conftest import ROOT
 
-from reflectevo_lite.evaluate import paper
-from reflectevo_lite.evaluate.elimination import eliminated
+from notebooks.beyond import paper
+from notebooks.beyond.elimination import eliminated
 
 
 def test_the_table_of_guesses_follows_from_the_papers_figures():

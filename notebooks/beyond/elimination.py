@@ -12,10 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from .. import store
-from ..rows import Attempt, Problem
-from .settings import files, label, setting
-from .stats import mean_ci
+from reflectevo_lite import store
+from reflectevo_lite.evaluate import files, label, mean_ci, setting
+from reflectevo_lite.rows import Attempt, Problem
 
 COLUMNS = ("setting", "task", "n", "acc_t1", "acc_t2", "blind", "fitted", "excess", "low", "high")
 
