@@ -1,15 +1,17 @@
 """Generation with a model in this process, in batches under a token budget; `open_engine` gives this or a server."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from ..rows import Message
 from . import models, sizes
 from .chat import TEMPLATE, stop_tokens
-from .protocol import Adapter, AnswerBy, Completion, Engine, Sampling
-from .server import ServerEngine
+from .protocol import NOT_ASKED, REFUSED, Adapter, AnswerBy, Completion, Engine, Sampling
+from .server import FEW, ServerEngine, ServerOptions
 
 Batching = Literal["padded", "generate"]
+TOO_LONG = Completion("", 0, False, f"{REFUSED}, too long for the context")
 LOGITS = 1 << 27  # scores over the vocabulary that a pass of `score` keeps: half a GiB
 SIGNATURES = (AttributeError, NotImplementedError, TypeError)  # raised if a version's or model's signature differs
 
@@ -97,10 +99,20 @@ class TransformersEngine(Engine):
         return [scores[i] for i in range(len(pairs))]
 
     def _complete(self, conversations: list[list[Message]], how: Sampling, adapter: Adapter) -> list[Completion]:
-        prompts = [self.encode(c) for c in conversations]
+        prompts = [self.encode(c) if c else [] for c in conversations]
+        room = (getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize) - how.max_new_tokens
+        fit = [i for i, ids in enumerate(prompts) if 0 < len(ids) <= room]
+        long = [len(ids) for ids in prompts if len(ids) > room]
+        if len(long) > max(FEW, ServerOptions().max_refused * len(prompts)):
+            said = f"{len(long):,} of {len(prompts):,} prompts, up to {max(long):,} tokens long, leave no room for"
+            raise ValueError(
+                f"{said} {how.max_new_tokens:,} new ones in the context of {self.name}: leave long questions out, or lower shots or max_new_tokens"
+            )
         with self.adapters.use(adapter) as model:
-            ids = self._new_ids(model, prompts, how)
-        return [self._completion(row, how.max_new_tokens) for row in ids]
+            found = dict(zip(fit, self._new_ids(model, [prompts[i] for i in fit], how), strict=True))
+        lost = lambda i: TOO_LONG if prompts[i] else NOT_ASKED
+        ids = range(len(prompts))
+        return [self._completion(found[i], how.max_new_tokens) if i in found else lost(i) for i in ids]
 
     def _score(self, model: Any, pairs: list[tuple[list[int], list[int]]], lasts: list[list[int]]) -> list[list[float]]:
         import torch

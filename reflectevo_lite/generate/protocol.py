@@ -25,6 +25,9 @@ class Completion(NamedTuple):
         return {"trouble": self.trouble} if self.trouble else {}
 
 
+NOT_ASKED = Completion("", 0, False, f"{REFUSED}, not asked: what it builds on was refused")
+
+
 def refused(row: Any) -> bool:
     """Whether the prompt of a row (an attempt, a reflection) was refused."""
     return row.get("trouble", "").startswith(REFUSED)

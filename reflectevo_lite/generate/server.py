@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Le
 
 from ..rows import Message
-from .protocol import REFUSED, Adapter, Completion, Engine, Sampling
+from .protocol import NOT_ASKED, REFUSED, Adapter, Completion, Engine, Sampling
 
 if TYPE_CHECKING:
     import openai
@@ -114,7 +114,7 @@ class ServerEngine(Engine):
 
             def one(i: int) -> Completion:  # under a seed of its own: else equal prompts would give equal samples
                 if not conversations[i]:
-                    return Completion("", 0, False, f"{REFUSED}, not asked: what it builds on was refused")
+                    return NOT_ASKED
                 seed = int.from_bytes(hashlib.sha256(f"{how.seed}/{i}".encode()).digest()[:4], "big") >> 1
                 asked = self._request(how._replace(seed=seed), conversations[i]) | served
                 return self._ask(lambda: _completion(client.chat.completions.create(**asked)))

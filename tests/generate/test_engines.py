@@ -215,6 +215,16 @@ def test_a_missing_model_is_named():
         models.load("no/such-model")
 
 
+def test_a_prompt_longer_than_the_context_is_refused_before_generation(engine, alone, tmp_path):
+    (asked, want), room = alone, engine.model.config.max_position_embeddings
+    long = [{"role": "user", "content": "Start with 1. " * room}]
+    found = engine.generate([asked[0], long, asked[1], []], max_new_tokens=64)
+    assert [found[0], found[2]] == want[:2]
+    assert found[1][0].trouble == "refused, too long for the context" and "not asked" in found[3][0].trouble
+    with pytest.raises(ValueError, match=r"3 of 4 prompts, up to [\d,]+ tokens long, leave no room for 64 new ones"):
+        engine.generate([asked[0], *[long] * 3], max_new_tokens=64)
+
+
 def test_a_model_that_does_not_fit_the_loop_goes_by_generate_and_says_so(engine, alone, monkeypatch, capsys):
     asked, want = alone
     monkeypatch.setattr(decoding, "misfit", lambda model: "its layers are new")
