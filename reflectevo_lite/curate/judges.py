@@ -45,7 +45,9 @@ def make_judge(
         reader = generate.ServerEngine(url, model, **options or {})
         return functools.partial(server_judge, reader, cache, price=usd_per_million_tokens, max_usd=max_usd)
     if not hasattr(engine, "score"):
-        raise ValueError(f"judge {name!r} scores text by a model in this process: with server_url set judge to server")
+        raise ValueError(
+            f"judge {name!r} scores text with a model in this process: with server_url set judge to server"
+        )
     return functools.partial(JUDGES[name], engine, cache)
 
 

@@ -52,8 +52,10 @@ def _second_turns(rows: Sequence[Problem], n: int) -> list[dict[str, str]]:
         others = [{**row, "answer": "AB"[row["answer"] == "A"]}] if row["grader"] == "choice" else rows
         other = next((r for r in others if r["answer"] != row["answer"]), None)
         if row["grader"] != "code" and (other or "attempt" in row["meta"]):
-            tried = {"attempt": other and prompts.gold_completion({**row, "answer": other["answer"]})}
-            tried["reflection"] = other and text.format(answer=prompts.gold_answer(other))
-            tried |= {key: row["meta"][key] for key in tried if key in row["meta"]}
+            tried = {
+                "attempt": other and prompts.gold_completion({**row, "answer": other["answer"]}),
+                "reflection": text,
+            }
+            tried |= {key: row["meta"][key] for key in ("attempt", "reflection") if key in row["meta"]}
             made.append({"question": prompts.question_text(row), **tried, "second": prompts.worked(row)[1]["content"]})
     return made

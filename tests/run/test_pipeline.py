@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -105,6 +106,15 @@ def test_a_second_process_is_refused_and_a_dead_one_leaves_no_lock(toy, capsys):
     other.kill()
     other.wait()
     assert call(toy, "run") == 0
+
+
+def test_a_run_directory_is_locked_from_any_thread(toy):
+    def lock():
+        with pipeline._locked(toy / "run"):
+            return True
+
+    with ThreadPoolExecutor(1) as pool:  # where no signal handler can be set
+        assert pool.submit(lock).result()
 
 
 def test_plan_loads_nothing(toy, capsys):

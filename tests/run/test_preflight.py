@@ -112,6 +112,7 @@ def test_disk_and_rights(tmp_path, asked, monkeypatch):
     monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
     code, said = asked()
     assert code == 2 and "cannot be written: choose another run_dir" in said and not (tmp_path / "run").exists()
+    assert preflight.check(params.defaults(), [], tmp_path) == []  # a finished run writes nothing more
 
 
 def test_a_plan_says_it_and_goes_on(tmp_path, asked):
