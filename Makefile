@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PARAMS ?= params/tiny_cpu.yaml
 SEEDS ?= 1 2 3 4
-BEYOND ?= grpo,resampling,transfer,gain,ladder,ablation,words,verifier,one_pass
+BEYOND ?= grpo,resampling,transfer,gain,ladder,ablation,words,verifier,injected,one_pass
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 

@@ -25,7 +25,9 @@ def main(run):
     problems += [line for c in metrics["comparisons"] for line in check_comparison(c, files)]
     problems += check_holm(metrics["comparisons"])
     return problems + [
-        line for check in (check_guesses, check_ladder, check_words, check_first) for line in check(run, metrics)
+        line
+        for check in (check_guesses, check_ladder, check_words, check_first, check_injected)
+        for line in check(run, metrics)
     ]
 
 
@@ -72,6 +74,13 @@ def check_first(run, metrics):
     for row in metrics.get("first", []):
         if not any(same(row["acc_t1"], acc) for acc in found):
             yield f"first, {row['adapter']}: no file says {row['acc_t1']}"
+
+
+def check_injected(run, metrics):
+    found = [(len(rows), share(rows)) for rows in map(read, (run / "evals/injected").glob("*.oracle.jsonl"))]
+    for row in metrics.get("injected", []):
+        if not any(n == row["n"] and same(acc, row["mended"]) for n, acc in found):
+            yield f"injected, {row['setting']}: no file says {row['mended']} of {row['n']}"
 
 
 def share(rows):

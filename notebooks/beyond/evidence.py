@@ -7,7 +7,7 @@ from typing import Any
 from reflectevo_lite import store
 from reflectevo_lite.evaluate import Evaluation, truth_table
 
-from . import ablation, elimination, ladder, transfer, verifier, words
+from . import ablation, elimination, injected, ladder, transfer, verifier, words
 
 
 def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[Any]]:
@@ -17,7 +17,7 @@ def evidence(run: store.Run, *, seed: int = 0) -> dict[str, list[Any]]:
         "elimination": elimination.elimination(run, seed=seed),
     }
     tables |= {"truth": truth_table(run), "first": ablation.first_table(run, seed=seed)}
-    tables["words"] = words.words_table(run, seed=seed)
+    tables |= {"words": words.words_table(run, seed=seed), "injected": injected.injected_table(run)}
     if run.path("evals", ladder.FOLDER).exists():
         tables |= {"ladder": ladder.ladder_table(run), "learned": ladder.learned_table(run, seed=seed)}
     for path in run.path("evals", verifier.FOLDER).glob("*.accused.jsonl"):

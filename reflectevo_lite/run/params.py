@@ -17,7 +17,7 @@ from ..store import STAGES
 
 DATA, ROLLOUTS, SFT, DPO, ROUNDS, ANALYSIS = STAGES
 # notebooks/beyond/, run by --with
-BEYOND = ("grpo", "resampling", "transfer", "gain", "ladder", "ablation", "words", "verifier", "one_pass")
+BEYOND = ("grpo", "resampling", "transfer", "gain", "ladder", "ablation", "words", "verifier", "injected", "one_pass")
 
 
 class BadParameter(ValueError):

@@ -24,6 +24,7 @@ FIGURES = {
     "ladder": ("ladder",),
     "words": ("words",),
     "verifier": ("verifier",),
+    "injected": ("injected",),
     ANALYSIS: ("headline", "accuracy", "localisation", "truth", "error_classes", "flips", "taxonomy",
                "reflection_style", "tokens_accuracy"),
 }  # fmt: skip
@@ -38,6 +39,7 @@ FILES = {  # what a stage writes beside figures, adapters and evals of its setti
     "ablation": ("curated/plus_*", "evals/first"),
     "words": ("evals/words",),
     "verifier": ("evals/verifier",),
+    "injected": ("evals/injected",),
     "one_pass": ("curated/one_pass.*", "rollouts/one_pass_*"),
     ANALYSIS: ("metrics.json", "report.html", "rows.zip"),
 }

@@ -8,10 +8,11 @@ from conftest import ScriptedEngine
 from madeup import make_run
 from tiny_model.corpus import reflection_text
 
-from notebooks.beyond import ablation, ladder, verifier, words
+from notebooks.beyond import ablation, injected, ladder, verifier, words
 from notebooks.beyond.evidence import evidence
 from reflectevo_lite import embedded, evaluate, store
 from reflectevo_lite.evaluate import Setting
+from reflectevo_lite.generate import Completion
 from reflectevo_lite.run.params import defaults
 
 
@@ -126,6 +127,40 @@ def test_true_and_lucky_reflections_are_told_apart_and_kept_in_equal_number(made
             assert truth.whole == (name == "plus_true")
 
 
+def test_a_mistake_put_into_a_right_answer_is_one_and_its_line_is_found_again():
+    rng, text = random.Random(0), "Step 1: 3 + 4 = 7\nStep 2: 7 x 12 gives 84\nAnswer: 84"
+    for _ in range(20):
+        found = injected.inject(text, rng)
+        changed = [i for i, (a, b) in enumerate(zip(text.split("\n"), found.text.split("\n"), strict=True)) if a != b]
+        assert changed == [found.line] and found.kind == "number" and found.was in ("7", "84")
+        step, quoted = f"Step {found.line + 1} is wrong: redo it.", ("3 + 4", "7 x 12")[found.line]
+        assert injected.named(found.text, step) == injected.named(found.text, f"Is {quoted} so?") == found.line
+        assert injected.named(found.text, f"Step {2 - found.line} is right. {step}") == found.line
+    assert injected.named(text, "I was too hasty.") is None
+    said = injected.inject("Ann stands before Ben.\nSo Ann is named.", rng)
+    assert (said.text.split("\n")[0], said.kind, said.was) == ("Ann stands after Ben.", "opposite", "before")
+    assert injected.inject("Answer: 3 + 4 = 7", rng) is None  # the last line states the result
+
+
+class BlamesTheFirstStep:
+    name = "blames"
+
+    def generate(self, conversations, **how):
+        return [[Completion("Step 1 is wrong: redo it.", 7, False)] for _ in conversations]
+
+
+def test_reflections_on_mistakes_that_were_put_in(made):
+    run, _, asked = made
+    injected.reflect(BlamesTheFirstStep(), run, asked)
+    first, table = run.read("evals", "injected", "turn1.jsonl"), injected.injected_table(run)
+    assert 0 < len(first) <= sum(a["correct"] for a in asked.first) and not any(a["correct"] for a in first)
+    assert set(table["setting"]) >= {evaluate.label("prompted"), evaluate.label("reflector_only")}
+    for told in table.to_dict("records"):
+        assert told["n"] == len(first) and told["names none"] == told["mended"] == 0
+        assert told["named"] == pytest.approx(np.mean([a["line"] == 0 for a in first]))
+        assert 0 < told["low"] <= told["named"] <= told["high"] and 0 < told["chance"] < 1
+
+
 def test_adapters_answer_first_questions(made, monkeypatch):
     run, engine, asked = made
     for name in ("reflector", "qa"):
@@ -133,4 +168,4 @@ def test_adapters_answer_first_questions(made, monkeypatch):
     ablation.first_answers(engine, run, asked)
     table = ablation.first_table(run)
     assert list(table["adapter"]) == ["reflector (D+)", "answers only"] and (table["difference"] == 0).all()
-    assert set(evidence(run)) >= {"elimination", "truth", "first", "ladder", "learned", "words", "verifier"}
+    assert set(evidence(run)) >= {"elimination", "truth", "first", "ladder", "learned", "words", "verifier", "injected"}

@@ -24,8 +24,17 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
 def test_only_long_common_beginnings_are_shared():
     head = list(range(40))
     rows = [[*head, 1, 2], [*head, 3], [*head[:30], 9, 9, 9], [7] * 50, [8, 8], [8, 8]]
-    assert decoding.group(rows) == [([0, 1, 2], 30), ([3], 49), ([4], 1), ([5], 1)]
-    assert decoding.group([head, head, head[:20]]) == [([0, 1, 2], 19)]  # a token of each row is always left to run
+    assert decoding.group(rows) == [([2, 0, 1], 30), ([3], 49), ([4], 1), ([5], 1)]
+    assert decoding.group([head, head, head[:30]]) == [([2, 0, 1], 29)]  # a token of each row is always left to run
+
+
+def test_questions_after_the_same_examples_share_them_unless_reflections_would_lose_by_it():
+    shots, tasks = list(range(60)), ([1], [2])
+    asked = [[*task, *shots, 100 + i] for i in range(4) for task in tasks]  # tasks take turns
+    assert decoding.group(asked) == [([0, 2, 4, 6], 61), ([1, 3, 5, 7], 61)]
+    attempts = [[*shots, *range(100 * i, 100 * i + 40), i, r] for i in (1, 2) for r in range(4)]
+    assert [len(g.rows) for g in decoding.group(attempts)] == [4, 4]  # 3 × 41 tokens are more than 60
+    assert [len(g.rows) for g in decoding.group([a for a in attempts if a[-1] < 2])] == [4]
 
 
 def test_a_guess_is_what_followed_the_same_tokens_last():

@@ -32,6 +32,7 @@ def place(tmp_path_factory):
     """A folder with `venv` (the wheel), `reference` and `home`, which are read-only, and `own`, which is not."""
     there = tmp_path_factory.mktemp("offline")
     source = shutil.copytree(ROOT / "reflectevo_lite", there / "source" / "reflectevo_lite").parent
+    shutil.copytree(ROOT / "notebooks" / "beyond", source / "notebooks" / "beyond")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -67,7 +68,8 @@ def call(place, *words, env=(), home=True):
 
 def test_the_reference_run_is_read_where_nothing_can_be_written(place):
     before = {path: path.stat().st_mtime_ns for path in (place / "reference").rglob("*")}
-    assert call(place, "python", "-c", "import reflectevo_lite as r; print(r.__file__)")[1].startswith(str(place))
+    for name in ("reflectevo_lite", "notebooks.beyond.evidence"):
+        assert call(place, "python", "-c", f"import {name} as found; print(found.__file__)")[1].startswith(str(place))
     status, said, error = call(place, "reflectevo", "report", place / "reference", "--out", place / "own" / "r.html")
     assert (status, said, error) == (0, str(place / "own" / "r.html"), "")
     status, said, error = call(place, "reflectevo", "report", place / "reference")

@@ -27,20 +27,22 @@ Prompts = Sequence[Sequence[int]]
 
 
 class Group(NamedTuple):
-    """Neighbouring rows that begin alike, and how many tokens they share (at least one of each row is left over)."""
+    """Rows that begin alike, and how many tokens they share (at least one of each row is left over)."""
 
     rows: list[int]
     shared: int
 
 
 def group(prompts: Prompts) -> list[Group]:
-    """Put neighbours together if they share at least half their tokens, and `SHARED_TOKENS`."""
+    """Put prompts together that share at least half their tokens, and `SHARED_TOKENS` (samples, reflections on one
+    attempt, questions after the same worked examples), unless rows that share more would lose by it."""
     groups: list[Group] = []
-    for i, prompt in enumerate(prompts):
-        rows, shared = groups[-1] if groups else ([i], 0)
+    for i in sorted(range(len(prompts)), key=prompts.__getitem__):
+        prompt, (rows, shared) = prompts[i], groups[-1] if groups else ([i], 0)
         beginnings = zip(prompts[rows[0]][:shared], prompt[:-1], strict=False)
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], beginnings))
-        if common >= max(SHARED_TOKENS, len(prompt) // 2):
+        lost = (len(rows) - 1) * (shared - common)  # what the rows so far would share no more
+        if common >= max(SHARED_TOKENS, len(prompt) // 2) and common > lost:
             groups[-1] = Group([*rows, i], common)
         else:
             groups.append(Group([i], len(prompt) - 1))
