@@ -15,6 +15,7 @@ CLAIMS = [
     (README, "the gain is {over_seeds('reflector_only', 'prompted')} points (95 %, t)"),
     (README, "told nothing, accuses {accused('reflector_only')} % of the right first answers of a mistake, the prompted one {accused('prompted')} %"),
     (README, "That {broken('reflector_only')} % of them are broken"),
+    (README, "of {injected('reflector_only', 'n')} mistakes that a rule put into right answers it names the line of {injected('reflector_only')} %, a line drawn at random is right in {injected('reflector_only', 'chance')} %"),
     (README, "*plain retry* mends {mended('prompted.oracle.retry')} of {wrong()} wrong answers, the fresh answers of *resample* {mended('prompted.oracle.resample')}:"),
     (README, "({gain('dpo_pref', 'prompted')} points): of two reflections on one attempt the one with the larger gain helped in {shown('gain', r'all 2778 .* ([.0-9]+) [.0-9]+ [.0-9]+ arithmetic', 100, 0)} %"),
     (README, "(AUC {shown('gain', r'all 2778 [.0-9]+ ([.0-9]+)', 1, 2)})"),

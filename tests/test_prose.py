@@ -139,6 +139,10 @@ class Run:
         [row] = [r for r in self.metrics["words"] if r["edit"] == words.EDITS[name][0]]
         return self.percent(row[column])
 
+    def injected(self, setting, column="named"):
+        [row] = [r for r in self.metrics["injected"] if r["setting"] == evaluate.label(setting)]
+        return row["n"] if column == "n" else self.percent(row[column])
+
     def verifier(self, name, column):
         [row] = [r for r in self.metrics["verifier"] if r["verifier"].startswith(name)]
         return f"{row[column]:.2f}" if column == "auroc" else self.percent(row[column])

@@ -34,19 +34,23 @@ class Group(NamedTuple):
 
 
 def group(prompts: Prompts) -> list[Group]:
-    """Put prompts together that share at least half their tokens, and `SHARED_TOKENS` (samples, reflections on one
-    attempt, questions after the same worked examples), unless rows that share more would lose by it."""
+    """Put prompts together that share at least half their tokens, and `SHARED_TOKENS`: samples, reflections on one
+    attempt, questions after the same worked examples. Rows that share more among themselves stay apart (`_read` sees to
+    what all begin with)."""
     groups: list[Group] = []
     for i in sorted(range(len(prompts)), key=prompts.__getitem__):
         prompt, (rows, shared) = prompts[i], groups[-1] if groups else ([i], 0)
-        beginnings = zip(prompts[rows[0]][:shared], prompt[:-1], strict=False)
-        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], beginnings))
+        common = _common(prompts[rows[0]][:shared], prompt[:-1])
         lost = (len(rows) - 1) * (shared - common)  # what the rows so far would share no more
-        if common >= max(SHARED_TOKENS, len(prompt) // 2) and common > lost:
+        if common >= max(SHARED_TOKENS, len(prompt) // 2) and lost * 8 <= common:
             groups[-1] = Group([*rows, i], common)
         else:
             groups.append(Group([i], len(prompt) - 1))
     return groups
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def fill(groups: Sequence[Group], room: int) -> tuple[Sequence[Group], Sequence[Group]]:
@@ -76,6 +80,7 @@ def decode(
     """New token ids of each prompt named in `groups`; those after the first of `stops` are left over from a guess.
     Above temperature 0, `draws` (prompts × `max_new_tokens`) holds a uniform number in [0, 1) for each new token."""
     with cpu.faster(model):
+        groups = sorted(groups, key=lambda g: prompts[g.rows[0]])  # those that begin alike, side by side
         order, on = [i for g in groups for i in g.rows], {"device": model.device}
         cache, logits, mask = _prefill(model, prompts, groups)
         found: dict[int, list[int]] = {}
@@ -148,19 +153,8 @@ def pad(rows: Prompts, device: Any) -> tuple[Tensor, Tensor]:
 
 def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[Any, Tensor, Tensor]:
     """Cache, logits of the last token (rows × 1 × vocabulary) and mask, a row per prompt in the groups' order."""
-    caches, logits, masks = [], [], []
-    for part in _parts(prompts, groups, model.device.type):
-        cache, shared = DynamicCache(config=model.config), [0] * len(part)
-        if any(len(g.rows) > 1 for g in part):
-            shared = [g.shared for g in part]
-            ids, begun = pad([prompts[g.rows[0]][: g.shared] for g in part], model.device)
-            _forward(model, cache, ids, begun)
-            spread = torch.tensor([j for j, g in enumerate(part) for _ in g.rows], device=model.device)
-            cache.batch_select_indices(spread)
-        ids, mask = pad([prompts[i][n:] for g, n in zip(part, shared, strict=True) for i in g.rows], model.device)
-        masks.append(torch.cat([begun[spread], mask], dim=1) if any(shared) else mask)
-        logits.append(_forward(model, cache, ids, masks[-1]))
-        caches.append(cache)
+    parts = [_read(model, [prompts[i] for g in part for i in g.rows]) for part in _parts(prompts, groups, model)]
+    caches, masks, logits = zip(*parts, strict=True)
     width = max(m.shape[1] for m in masks)
     mask = torch.cat([torch.nn.functional.pad(m, (width - m.shape[1], 0)) for m in masks])
     whole = DynamicCache()  # with layers of our own
@@ -169,16 +163,34 @@ def _prefill(model: Any, prompts: Prompts, groups: Sequence[Group]) -> tuple[Any
     return whole, torch.cat(logits), mask
 
 
-def _parts(prompts: Prompts, groups: Sequence[Group], device: str) -> Iterator[list[Group]]:
+def _read(model: Any, texts: Prompts) -> tuple[DynamicCache, Tensor, Tensor]:
+    """Cache, mask and the last token's logits of texts, of which each beginning that several have is read once."""
+    groups, cache, begun = group(texts), DynamicCache(config=model.config), []
+    order, shared = [i for g in groups for i in g.rows], [0] * len(groups)
+    if len(groups) < len(texts):
+        shared = [g.shared for g in groups]
+        cache, mask, _ = _read(model, [texts[g.rows[0]][: g.shared] for g in groups])
+        spread = torch.tensor([j for j, g in enumerate(groups) for _ in g.rows], device=model.device)
+        cache.batch_select_indices(spread)
+        begun = [mask[spread]]
+    ids, mask = pad([texts[i][n:] for g, n in zip(groups, shared, strict=True) for i in g.rows], model.device)
+    mask = torch.cat([*begun, mask], dim=1)
+    logits, back = _forward(model, cache, ids, mask), torch.tensor(order, device=model.device).argsort()
+    cache.batch_select_indices(back)
+    return cache, mask[back], logits[back]
+
+
+def _parts(prompts: Prompts, groups: Sequence[Group], model: Any) -> Iterator[list[Group]]:
     """The groups, as many at a time as a pass takes."""
     part: list[Group] = []
-    size = 0
+    size, most = 0, PREFILL_TOKENS.get(model.device.type, PREFILL_TOKENS["cuda"])
     for g in groups:
+        known = _common(prompts[part[-1].rows[0]], prompts[g.rows[0]][: g.shared]) if part else 0
         tokens = g.shared + sum(len(prompts[i]) - g.shared for i in g.rows)
-        if part and size + tokens > PREFILL_TOKENS.get(device, PREFILL_TOKENS["cuda"]):
+        if part and size + tokens - known > most:
             yield part
-            part, size = [], 0
-        part, size = [*part, g], size + tokens
+            part, size, known = [], 0, 0
+        part, size = [*part, g], size + tokens - known
     yield part
 
 
