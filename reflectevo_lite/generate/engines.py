@@ -105,9 +105,8 @@ class TransformersEngine(Engine):
         long = [len(ids) for ids in prompts if len(ids) > room]
         if len(long) > max(FEW, ServerOptions().max_refused * len(prompts)):
             said = f"{len(long):,} of {len(prompts):,} prompts, up to {max(long):,} tokens long, leave no room for"
-            raise ValueError(
-                f"{said} {how.max_new_tokens:,} new ones in the context of {self.name}: leave long questions out, or lower shots or max_new_tokens"
-            )
+            left = f"{said} {how.max_new_tokens:,} new ones in the context of {self.name}"
+            raise ValueError(f"{left}: leave long questions out, or lower shots or max_new_tokens")
         with self.adapters.use(adapter) as model:
             found = dict(zip(fit, self._new_ids(model, [prompts[i] for i in fit], how), strict=True))
         lost = lambda i: TOO_LONG if prompts[i] else NOT_ASKED
