@@ -50,7 +50,7 @@ def heat(frame: pd.DataFrame, names: tuple[str, str, str], title: str, sign: str
     values, texts = (cells.pivot(index=rows, columns=columns, values=v).reindex(**order) for v in ("percent", "text"))
     sns.heatmap(values, annot=texts.fillna(""), fmt="", ax=axes, **style)
     axes.tick_params(axis="y", rotation=0)
-    told = f"{title}, 95 % intervals, n of a row ≤ {frame.groupby(rows)['n'].sum().max():,}"
+    told = f"{title}, 95 % intervals, n of a cell ≤ {frame['n'].max():,}"
     axes.set_title(told, loc="left")
     return figure
 
