@@ -148,6 +148,17 @@ def is_own(name: str) -> bool:
     return named or os.path.exists(store.resolve_dir(name))
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise ValueError for a published, embedded or generated source that there is not, or that is named twice."""
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise ValueError(f"source {twice!r} is there twice")
+    for name in names:
+        if name.partition(":")[0] in ("synthetic", reasoning.NAME):
+            _draw(name, "train", 1, 0, None, set(), {})
+        elif not is_own(name):
+            _resolve(name)
+
+
 def _resolve(name: str) -> Source:
     family, _, task = name.partition(":")
     if name not in SOURCES and family == "bigbench" and re.fullmatch(r"\w+(/\w+)?", task):

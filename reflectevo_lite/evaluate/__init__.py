@@ -18,5 +18,5 @@ from .settings import (
     BASELINE, CONTROLS, SETTINGS, TRAININGS, Evaluation, Setting, Training, files, label, left_out, reflecting,
     rollout_files, round_setting, setting, settings, trainings,
 )  # fmt: skip
-from .stats import mean_ci, over_seeds, wilson
+from .stats import LEVEL, mean_ci, wilson
 from .truth import checked, first_true, truth_table, whole

@@ -71,14 +71,3 @@ def smallest_detectable(discordant: float, n: int) -> float | None:
     if n == 0:
         return None
     return float((norm.ppf(0.5 + LEVEL / 2) + norm.ppf(0.8)) * math.sqrt(max(discordant, 1 / n) / n))
-
-
-def over_seeds(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """Mean over runs with other seeds, and its 95 % interval by Student's t; None for fewer than two runs."""
-    from scipy.stats import t
-
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None
-    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return mean, [mean - half, mean + half]

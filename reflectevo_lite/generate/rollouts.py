@@ -220,9 +220,8 @@ class Progress:
             rate = (seen["tokens"] - self.found) / max(time.perf_counter() - self.began, 1e-9)
             right = seen["right"] / max(1, seen["problems"])
             corrected = seen["corrected"] / max(1, seen["reflections"])
-            self.bar.set_postfix_str(
-                f"Acc@t1 {right:.1%}, corrected {corrected:.1%}, {rate:,.0f} tokens/s", refresh=False
-            )
+            said = f"Acc@t1 {right:.1%}, corrected {corrected:.1%}, {rate:,.0f} tokens/s"
+            self.bar.set_postfix_str(said, refresh=False)
             self.bar.update(len(rows))
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import ssl
@@ -97,7 +98,7 @@ class ServerEngine(Engine):
 
     def probe(self) -> str:
         """Ask for one token; how the server answered, in words. Raises ServerError, in seconds if nothing is there."""
-        with contextlib.closing(self._open(min(3, self.options.retries))) as client:
+        with contextlib.closing(self._open(min(2, self.options.retries), 60.0)) as client:
             started = time.perf_counter()
             asked = self._request(Sampling(0.0, 1, 0), [Message(role="user", content="Say 1.")])
             asked[self.options.max_tokens_name] = 1
@@ -139,19 +140,19 @@ class ServerEngine(Engine):
         """Raise ServerError if too many of `total` prompts, asked and still to be asked, were refused or empty."""
         kind, seen = re.split("[,;:]", found.trouble)[0], self.seen
         seen.update(["asked", kind] * ("not asked" not in found.trouble))
-        share, mend = {REFUSED: (self.options.max_refused, "allow more by max_refused"), NO_TEXT: EMPTY}.get(
-            kind, (1, "")
-        )
+        limits = {REFUSED: (self.options.max_refused, "allow more by max_refused"), NO_TEXT: EMPTY}
+        share, mend = limits.get(kind, (1, ""))
         if seen[kind] > max(FEW, share * total):
             said = f"{kind} for {seen[kind]:,} of {seen['asked']:,} prompts, more than {share:.0%} of {total:,}"
             said += f"; the last one: {found.trouble}. Mend that, or {mend}; the same command goes on from here"
             raise ServerError(f"{self.url}: {said}")
 
-    def _open(self, retries: int) -> openai.OpenAI:
+    def _open(self, retries: int, most: float = math.inf) -> openai.OpenAI:
         import openai
 
         self._headers()  # what no header can carry is refused before anything is sent
-        timeout = openai.Timeout(self.options.timeout_s, connect=min(10.0, self.options.timeout_s))
+        seconds = min(self.options.timeout_s, most)
+        timeout = openai.Timeout(seconds, connect=min(10.0, seconds))
         how: dict[str, Any] = {"timeout": timeout, "auth": self._sign, "event_hooks": {"response": [_mend]}}
         if LOOPBACK.fullmatch(str(urlsplit(self.url).hostname)):  # never through a proxy
             how |= {"trust_env": False, "verify": self.url.startswith("https") and ssl.create_default_context()}

@@ -106,6 +106,5 @@ def _end(worker: subprocess.Popen) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        after_in_child=lambda: [pool.clear() for pool in _POOLS.values()]
-    )  # the pipes belong to the parent
+    # the pipes belong to the parent
+    os.register_at_fork(after_in_child=lambda: [pool.clear() for pool in _POOLS.values()])

@@ -9,7 +9,7 @@ from .explorer import Explorer
 from .report import build_report, refusals, warnings
 from .tables import (
     accused, by_instruction, compare_runs, comparisons, dpo_ends, error_classes, headline_rows, load_metrics, localisation, modes,
-    reading_notes, readings, results, results_of, seeds, styled, training_curves, transcript, turn_curve, unread,
+    reading_notes, readings, results, results_of, styled, training_curves, transcript, turn_curve, unread,
     verdicts, with_intervals,
 )  # fmt: skip
 from .widgets import explore

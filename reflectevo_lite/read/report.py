@@ -46,6 +46,8 @@ FEW = 200  # held-out questions below which a table deserves a warning
 
 def build_report(run_dir: str | Path, *, out: str | Path | None = None, transcripts: int = 30, seed: int = 0) -> Path:
     """Write `out`, or `<run_dir>/report.html`, and return its path. Raises FileNotFoundError if metrics.json is missing."""
+    if out and (Path(out).suffix != ".html" or Path(out).is_dir()):
+        raise ValueError(f"--out {out}: name a file that ends in .html")
     run = store.Run(run_dir)
     metrics, params = tables.load_metrics(run), run.params()
     metrics.setdefault("reading", evaluate.reading_of(run))  # not in older files

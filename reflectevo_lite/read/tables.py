@@ -29,7 +29,7 @@ def load_metrics(run: store.Run | Path) -> Row:
     path = run if isinstance(run, Path) else run.path("metrics.json")
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run notebook 06_analysis first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return store.read_json(path)
 
 
 def _rows(metrics: Row, mode: str | None = None) -> dict[Evaluation, Row]:
@@ -355,27 +355,4 @@ def _check_same_questions(a: store.Run, rows_a: list[Row], b: store.Run, rows_b:
         alike = len({run.environment().get("data", {}).get("test.jsonl") for run in (a, b)} - {None}) < 2
     if not alike:
         same_ids = f"the ids in {a.directory} and {b.directory} are alike but the questions are not"
-        raise ValueError(f"{same_ids}: {remedy} (`read.seeds` pools runs with other seeds)")
-
-
-def seeds(runs: Sequence[str | Path]) -> pd.DataFrame:
-    """Runs of the same parameters with other seeds, pooled: mean over seeds and its 95 % interval by Student's t.
-    `runs`: run directories, or metrics.json files; only what every run has is pooled. In percent, and points for the
-    difference from prompted reflection. A seed is of the whole loop, so a handful leaves the interval wide; None for one."""
-    files = [path if path.suffix == ".json" else path / "metrics.json" for path in map(Path, runs)]
-    tables = [{e: r["acc_t2"] for e, r in _rows(load_metrics(file), "oracle").items()} for file in files]
-    shared = set(tables[0]).intersection(*tables) if tables else set()
-    rows = []
-    for one in sorted(shared, key=lambda e: e.order):
-        acc = [100 * table[one] for table in tables]
-        row: Row = {"setting": evaluate.label(one.setting, one.control), "seeds": len(tables)}
-        row |= _spread("Acc@t2", acc) | {"smallest": min(acc), "largest": max(acc)}
-        if BASE in shared and one != BASE:
-            row |= _spread("difference", [100 * (table[one] - table[BASE]) for table in tables])
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    mean, ci = evaluate.over_seeds(values)
-    return {name: mean, f"{name} low": ci and ci[0], f"{name} high": ci and ci[1]}
+        raise ValueError(f"{same_ids}: {remedy} (notebook 06 pools runs with other seeds: other_seeds)")

@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             said = f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): choose another place"
         elif error.errno in store.FULL or isinstance(error, store.NoRoom):
             said = f"{error.filename}: no room to write. {store.GOES_ON}" if error.filename else str(error)
+        elif error.filename:
+            said = f"{error.filename}: {error.strerror}"
         else:
             raise
         status = 2
@@ -176,6 +178,8 @@ def _plan(args: argparse.Namespace) -> int:
         own = {name: value for name, value in plan.params[stage].items() if name != "run_dir"}
         print("".join(f"    {name} = {value!r}\n" for name, value in own.items()), end="")
     print(f"into {plan.run_dir}\n")
+    if not (0 <= args.wrong <= 1 and 0 <= args.corrected <= 1):
+        raise pipeline.UserError("--wrong and --corrected are shares, from 0 to 1")
     facts = planner.Assumed(wrong=args.wrong, corrected=args.corrected)
     if absent:  # nothing is loaded here
         parts = planner.count(plan.values, stages, facts)

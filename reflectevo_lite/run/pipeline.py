@@ -94,6 +94,7 @@ def read_yaml(text: str, place: str) -> Any:
         problem = "nested too deeply" if isinstance(error, RecursionError) else problem
         place += f", line {mark.line + 1}" if mark else ""
         remedy = "; indent with spaces, never with tabs" if "\\t" in problem else ""
+        remedy = '; put what holds ? or : into quotes, "…"' if "'?'" in problem else remedy
         raise UserError(f"{place}: {' '.join(problem.split())}{remedy}") from error
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from .. import generate
-from ..data import EMBEDDED
+from .. import data, generate, prompts, store
 from . import servers
 from .params import ANALYSIS, DATA, ROLLOUTS, ROUNDS, defaults
 
@@ -21,6 +20,7 @@ COPIES = 4  # the newest checkpoint (weights, two moments) and the trained model
 
 def check(values: dict[str, Any], stages: Sequence[str], run_dir: Path, say: Any = print) -> list[str]:
     """The stages to be left out (see `servers.check`). Raises ValueError, in a line, for what would stop a run later."""
+    _check_values(values, stages)
     absent = servers.check(values, stages, say)
     elsewhere = [DATA, ANALYSIS, *[ROLLOUTS] * bool(values["server_url"]), *absent]
     sizes = {name: values[name] for name in ("max_length", "max_new_tokens")}
@@ -33,10 +33,27 @@ def check(values: dict[str, Any], stages: Sequence[str], run_dir: Path, say: Any
     return absent
 
 
+def _check_values(values: dict[str, Any], stages: Sequence[str]) -> None:
+    """Refuse what a notebook would refuse, perhaps hours later."""
+    from ..train import GRPOParams, TrainParams
+
+    v, p = values, SimpleNamespace(**values)
+    names = [str(data.source_name(one)) for one in v["sources"]], [data.source_name(s) for s in v["test_sources"] or ()]
+    for some in names if DATA in stages else ():
+        data.check_names(some)
+    prompts.instruction_pool(v["instructions"])
+    for rates in ("sft", "corrector", "dpo", "further"):
+        TrainParams.of(rates, p)
+    if "grpo" in stages:
+        GRPOParams.of(p)
+    if absent := [one for one in v["other_seeds"] if ANALYSIS in stages and not (store.project_root() / one).exists()]:
+        raise ValueError(f"other_seeds: there is no {absent[0]}")
+
+
 def _warn(values: dict[str, Any], stages: Sequence[str], say: Any) -> None:
     """Say what a run may do, but hardly ever should."""
     v = values
-    foreign = [str(s) for s in (*v["sources"], *(v["test_sources"] or ())) if s not in EMBEDDED]
+    foreign = [str(s) for s in (*v["sources"], *(v["test_sources"] or ())) if s not in data.EMBEDDED]
     if v["model"] == generate.TINY and foreign and not v["server_url"] and set(stages) - {DATA, ANALYSIS}:
         say(f"The embedded model knows its own tasks only, and will get nothing of {foreign[0]} right: set model")
     wanted, there = v["rounds"] * v["n_rollout"] + v["n_validation"], v["n_train"] * len(v["sources"])

@@ -72,9 +72,8 @@ def check_recorded(run: Run, recorded: Mapping[str, Any], notebook: str, own: Ma
     changed = [n for n in own if n not in NOT_COMPARED and _matters(n, before[n]) != _matters(n, own[n])]
     if changed and (files := made(run.directory, notebook)):  # what was never used holds nothing fast
         said = "; ".join(f"{name} was {before[name]!r}, is {own[name]!r}" for name in changed)
-        raise _changed(
-            run, f"parameters ({said}), which {', '.join(files[:3])}{' …' * (len(files) > 3)} hang on. Choose", notebook
-        )
+        hang = ", ".join(files[:3]) + " …" * (len(files) > 3)
+        raise _changed(run, f"parameters ({said}), which {hang} hang on. Choose", notebook)
 
 
 def _matters(name: str, value: Any) -> Any:

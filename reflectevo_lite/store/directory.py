@@ -3,7 +3,6 @@ metrics.json, data/ rollouts/ curated/ adapters/ evals/ rounds/ figures/; if a r
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from .files import Rows, room_at, write_json
+from .files import Rows, read_json, room_at, write_json
 from .places import STAGES, cache_dir
 
 PACKED = "rows.zip"
@@ -54,12 +53,15 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """What env.json records."""
         path = self.path("env.json")
-        return json.loads(path.read_bytes()) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     def params(self) -> dict[str, dict[str, Any]]:
         """Recorded parameters by notebook (run.yaml)."""
         path = self.path("run.yaml")
-        return yaml.safe_load(path.read_bytes()) or {} if path.exists() else {}
+        found = yaml.safe_load(path.read_bytes()) or {} if path.exists() else {}
+        if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
+            raise ValueError(f"{path} is no record of a run: choose another run_dir, or move that file away")
+        return found
 
 
 def _unpacked(kept: Path) -> Path:

@@ -87,6 +87,14 @@ def write_text(path: str | Path, text: str) -> None:
         handle.write(text.encode())
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises ValueError naming a file that is torn or something else."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): put it back, or delete it and redo its notebook") from error
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON file, as `write_text` does."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")

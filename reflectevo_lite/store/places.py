@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+SOURCE = ("notebooks", "params", "tests", "docs", "reflectevo_lite")  # of the project: no place for runs
 STAGES = ("01_data", "02_reflection_generation", "03_sft", "04_dpo", "05_iteration", "06_analysis")
 
 
@@ -36,7 +37,7 @@ def run_dir(asked: str | Path) -> Path:
         "is a file": path.exists() and not path.is_dir(),
         "is a home directory or the root of a disk": path in (Path(os.path.expanduser("~")), Path(path.anchor)),
         "holds the project itself": any(project.is_relative_to(path) for project in projects),
-        "lies among the source notebooks": any(path.is_relative_to(project / "notebooks") for project in projects),
+        "lies among the project's own files": any(path.is_relative_to(p / own) for p in projects for own in SOURCE),
         "holds notebooks that are not a run's": any(map(_is_source, path.glob("notebooks/*.ipynb"))),
     }
     if fault := next((fault for fault, found in faults.items() if found), None):
@@ -59,9 +60,8 @@ def cache_dir() -> Path:
     there = next((folder for folder in (home, *home.parents) if folder.exists()), home)
     own = f"reflectevo_lite-{getattr(os, 'getuid', int)()}"
     usable = home.is_absolute() and os.access(there, os.W_OK)
-    return Path(
-        os.environ.get("REFLECTEVO_CACHE") or (home / "reflectevo_lite" if usable else Path(tempfile.gettempdir(), own))
-    )
+    usual = home / "reflectevo_lite" if usable else Path(tempfile.gettempdir(), own)
+    return Path(os.environ.get("REFLECTEVO_CACHE") or usual)
 
 
 def executed_copy(directory: str | Path, stage: str) -> Path:

@@ -73,9 +73,8 @@ def trainable(loaded: generate.Loaded, params: TrainParams, start: str | Path | 
     if generate.is_unsloth(loaded):
         from unsloth import FastLanguageModel
 
-        own: dict[str, Any] = {
-            "use_gradient_checkpointing": "unsloth" if checkpointing(params, loaded.model) else False
-        }
+        saving = "unsloth" if checkpointing(params, loaded.model) else False
+        own: dict[str, Any] = {"use_gradient_checkpointing": saving}
         own |= {"random_state": params.seed, "max_seq_length": params.max_length}
         return FastLanguageModel.get_peft_model(loaded.model, **lora, **own), None
     from peft import LoraConfig

@@ -122,12 +122,13 @@ def _run_tool(command: list[str], model: str | Path, out: Path) -> None:
 
 def push_to_hub(folder: str | Path, repo: str) -> str:
     """Upload an export to a private Hub repository, made if it is missing; returns its address. Raises ValueError."""
+    import httpx
     import huggingface_hub
 
     try:
         huggingface_hub.create_repo(repo, private=True, exist_ok=True)
         huggingface_hub.upload_folder(repo_id=repo, folder_path=str(folder), commit_message="reflectevo export")
-    except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except (OSError, httpx.HTTPError) as error:
         reason = (str(error).splitlines() or ["no answer"])[0]
         raise ValueError(f"cannot push to {repo}: {reason} (log in with `hf auth login`)") from error
     return f"https://huggingface.co/{repo}"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from notebooks.beyond.seeds import over_seeds
 from reflectevo_lite.evaluate import stats
 
 
@@ -85,8 +86,8 @@ def test_holm_keeps_false_alarms_under_five_percent_where_nothing_differs():
 
 
 def test_interval_over_seeds_is_students():
-    mean, (low, high) = stats.over_seeds([70.0, 72.0, 74.0])
+    mean, (low, high) = over_seeds([70.0, 72.0, 74.0])
     assert mean == 72 and (low, high) == pytest.approx(
         (72 - 4.303 * 2 / math.sqrt(3), 72 + 4.303 * 2 / math.sqrt(3)), 1e-3
     )
-    assert stats.over_seeds([70.0]) == (70.0, None)
+    assert over_seeds([70.0]) == (70.0, None)

@@ -96,3 +96,16 @@ def test_metrics_alone_make_a_report(run, tmp_path):
     (tmp_path / "metrics.json").write_bytes(run.path("metrics.json").read_bytes())
     page = report.build_report(tmp_path).read_text()
     assert "Acc@t2" in page and "<h2>Transcripts" not in page
+
+
+def test_it_writes_over_nothing_but_a_page_and_names_what_is_torn(run, tmp_path):
+    for out in (run.path("metrics.json"), tmp_path, "/dev/full"):
+        with pytest.raises(ValueError, match=r"name a file that ends in \.html"):
+            report.build_report(run.directory, out=out)
+    store.write_text(tmp_path / "metrics.json", "<html>")
+    with pytest.raises(ValueError, match=r"metrics\.json is not JSON .*redo its notebook"):
+        report.build_report(tmp_path)
+    store.write_json(tmp_path / "metrics.json", {"rows": [], "comparisons": []})
+    store.write_text(tmp_path / "run.yaml", "a: 1")
+    with pytest.raises(ValueError, match=r"run\.yaml is no record of a run"):
+        report.build_report(tmp_path)

@@ -10,6 +10,7 @@ import recompute
 from conftest import ROOT
 from madeup import eval_row
 
+from notebooks.beyond import seeds
 from reflectevo_lite import embedded, evaluate, read, store
 from reflectevo_lite.read import figures
 from reflectevo_lite.run import cli
@@ -185,16 +186,16 @@ def test_compare_names_what_is_missing(run, tmp_path, capsys):
 
 def test_seeds_are_pooled_with_an_interval_over_seeds(run, tmp_path):
     runs = [run.directory, *(made_up_run(tmp_path / str(s), seed=s).path("metrics.json") for s in (1, 2))]
-    table = read.seeds(runs).set_index("setting")
+    table = seeds.pooled(runs).set_index("setting")
     row = table.loc["reflector SFT (D+)"]
     accs = [100 * next(r["acc_t2"] for r in json.loads((run.directory / "metrics.json" if i == 0 else p).read_text())["rows"]
                        if r["setting"] == "reflector_only" and r["mode"] == "oracle" and not r["control"] and r["task"] == "all")
             for i, p in enumerate(runs)]  # fmt: skip
     assert row["Acc@t2"] == pytest.approx(sum(accs) / 3) and row["smallest"] == min(accs) and row["seeds"] == 3
     assert row["Acc@t2 low"] < min(accs) and row["difference low"] < row["difference"] < row["difference high"]
-    assert read.seeds([run.directory])["Acc@t2 low"].isna().all()
+    assert seeds.pooled([run.directory])["Acc@t2 low"].isna().all()
     with pytest.raises(FileNotFoundError, match="06_analysis"):
-        read.seeds([tmp_path / "nowhere"])
+        seeds.pooled([tmp_path / "nowhere"])
 
 
 # -- Turns ---------------- ----------------------------------------------------------------------------------------

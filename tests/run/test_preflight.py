@@ -103,6 +103,30 @@ def test_other_things_that_are_missing(tmp_path, asked, monkeypatch, given, line
     assert code == 2 and line in said and said.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"sources": ["synthetic:nonsense"]}, "unknown source 'synthetic:nonsense'"),
+        ({"sources": ["gsm9k"]}, "unknown source 'gsm9k'; did you mean 'gsm8k'?"),
+        ({"sources": ["synthetic", "synthetic"]}, "source 'synthetic' is there twice"),
+        ({"instructions": "nonsense"}, "unknown reflection instruction nonsense"),
+        ({"other_seeds": ["nowhere"]}, "other_seeds: there is no nowhere"),
+        ({"processes": 3, "sft_batch_size": 4}, "batch_size 4 cannot be shared by 3 processes"),
+        ({"n_train": 10**12}, "n_train"),
+    ],
+)
+def test_what_a_notebook_would_refuse_later(asked, tmp_path, given, line):
+    code, said = asked(*given.items())
+    assert code == 2 and line in said and said.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_grpo_is_checked_before_all_that_comes_before_it():
+    wrong = params.defaults() | {"grpo_batch_size": 3, "grpo_generations": 2}
+    with pytest.raises(ValueError, match="generations"):
+        preflight._check_values(wrong, ["grpo"])
+    preflight._check_values(wrong, ["02_reflection_generation"])
+
+
 def test_disk_and_rights(tmp_path, asked, monkeypatch):
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as here:

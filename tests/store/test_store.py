@@ -226,7 +226,7 @@ def test_a_folder_of_its_own_may_hold_a_run(project, asked):
         *((asked, "name a folder, such as artifacts/my_run") for asked in (None, "", "  ", 7, ["a"])),
         *((asked, "holds the project itself") for asked in (".", "..", "artifacts/..")),
         *(
-            (asked, "lies among the source notebooks")
+            (asked, "lies among the project's own files")
             for asked in ("notebooks", "notebooks/solutions", "notebooks/new")
         ),
         ("artifacts/mine", "holds notebooks that are not a run's"),
@@ -253,7 +253,7 @@ def test_another_project_is_no_run_either(project, tmp_path, monkeypatch):
     (project / "pyproject.toml").touch()
     with pytest.raises(store.BadRunDir, match="holds the project itself"):
         store.run_dir(project)
-    with pytest.raises(store.BadRunDir, match="lies among the source notebooks"):
+    with pytest.raises(store.BadRunDir, match="lies among the project's own files"):
         store.run_dir(ROOT / "notebooks" / "run")  # the package's own, wherever one works
 
 

@@ -23,12 +23,8 @@ def read(path: Path) -> list[Row]:
     articles = read_rows(path)
     if any("paragraphs" not in article for article in articles):  # rows already
         return articles
-    return [
-        {**question, "title": article.get("title", ""), "context": paragraph["context"]}
-        for article in articles
-        for paragraph in article["paragraphs"]
-        for question in paragraph["qas"]
-    ]
+    both = [(article.get("title", ""), paragraph) for article in articles for paragraph in article["paragraphs"]]
+    return [q | {"title": title, "context": part["context"]} for title, part in both for q in part["qas"]]
 
 
 def to_problem(row: Row) -> Row | None:
