@@ -125,8 +125,11 @@ def _check(args: argparse.Namespace) -> None:
     named = {"sources": [args.params]}
     if args.params.endswith((".yaml", ".yml")):
         named = pipeline.load_params(args.params)
-    asked = params.checked(named | _overrides(args))
-    if not _show_data(params.defaults() | {"n_train": 0, "n_test": 0, "model": None} | asked):
+    from .. import data
+
+    asked = params.defaults() | {"n_train": 0, "n_test": 0, "model": None} | params.checked(named | _overrides(args))
+    data.check_names([str(data.source_name(one)) for one in asked["sources"]])
+    if not _show_data(asked):
         print("No source of your own: nothing to check.")
 
 

@@ -111,6 +111,12 @@ def test_the_check_counts_what_is_wrong(tmp_path, capsys):
         assert line in said, said
 
 
+def test_a_misspelt_source_is_no_source_without_faults(capsys):
+    assert cli.main(["check", "gsm9k"]) == 2
+    assert "unknown source 'gsm9k'; did you mean 'gsm8k'?" in capsys.readouterr().err
+    assert cli.main(["check", "gsm8k"]) == 0 and "nothing to check" in capsys.readouterr().out
+
+
 def test_a_windows_locale_reads_utf8_and_shows_what_it_can(tmp_path):
     rows = ["frage,antwort", *(f"北京 {i}?,Δ{i}" for i in range(30)), "", "北京 99?,"]
     (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
