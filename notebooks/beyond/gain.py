@@ -11,6 +11,7 @@ import pandas as pd
 
 from reflectevo_lite import prompts
 from reflectevo_lite.curate import PlusRow, gain_items, interval, resampled_counts
+from reflectevo_lite.evaluate import wilson
 from reflectevo_lite.rows import Rollout
 
 
@@ -37,14 +38,11 @@ def gain_auc(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> p
 def gain_reliability(frame: pd.DataFrame, *, bins: int = 8) -> pd.DataFrame:
     """Share of reflections that helped, by quantile of the gain: gain (the bin's median), n, corrected, and Wilson's
     95 % interval low, high. Equal gains stay in one bin, so there may be fewer than `bins`."""
-    from scipy.stats import binomtest
-
     edges = np.unique(frame["gain"].quantile(np.linspace(0, 1, bins + 1)[1:-1]))
     rows = []
     for _, part in frame.groupby(np.searchsorted(edges, frame["gain"])):
         helped = part["corrected"]
-        low, high = binomtest(int(helped.sum()), len(part)).proportion_ci(method="wilson")
-        rows.append((part["gain"].median(), len(part), helped.mean(), low, high))
+        rows.append((part["gain"].median(), len(part), helped.mean(), *wilson(int(helped.sum()), len(part))))
     return pd.DataFrame(rows, columns=["gain", "n", "corrected", "low", "high"])
 
 

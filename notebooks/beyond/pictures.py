@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reflectevo_lite.read import figures
@@ -15,27 +14,27 @@ def bars(frame: pd.DataFrame, rows: str, share: str, x: str, title: str, mark: s
     """A horizontal bar for each row, named by the column `rows`: column `share` (a fraction) with its interval; `mark`,
     another column of fractions, stands beside it as a black stroke."""
     figure, axes = figures.canvas(8.5, 0.42 * len(frame) + 1.5)
-    at, value = np.arange(len(frame)), 100 * frame[share]
-    axes.barh(at, value, color=figures.BLUE, height=0.6, xerr=_spread(frame, share), capsize=3)
+    at = np.arange(len(frame))
+    axes.barh(at, 100 * frame[share], color=figures.BLUE, height=0.6, xerr=_spread(frame, share), capsize=3)
     if mark:
         axes.scatter(100 * frame[mark], at, color="black", marker="|", s=260, lw=2, label=mark)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.7 / figure.get_figheight()), fontsize=8, frameon=False)
-    axes.set_yticks(at, frame[rows])
-    axes.invert_yaxis()
-    return _named(axes, f"{x}, n ≤ {frame['n'].max():,}, bars: 95 % interval", "", title, xlim=(0, 100))
+    told = f"{x}, n ≤ {frame['n'].max():,}, bars: 95 % interval"
+    figures.finish(axes, frame[rows], bool(mark), told, title, xlim=(0, 100))
+    return figure
 
 
 def reliability(frame: pd.DataFrame) -> Figure:
     """Share of reflections that helped against their gain, from `gain.gain_reliability`."""
-    _, axes = figures.canvas(7, 3.8)
-    spread, n = _spread(frame, "corrected"), frame["n"].sum()
+    figure, axes = figures.canvas(7, 3.8)
     style = {"marker": "o", "color": figures.BLUE, "capsize": 4, "lw": 1.4}
-    axes.errorbar(frame["gain"], 100 * frame["corrected"], yerr=spread, **style)
+    axes.errorbar(frame["gain"], 100 * frame["corrected"], yerr=_spread(frame, "corrected"), **style)
+    n = frame["n"].sum()
     overall = (100 * frame["corrected"] * frame["n"]).sum() / max(1, n)
     axes.axhline(overall, color=figures.GREY, ls="--", lw=1, label=f"all reflections, {overall:.1f} %")
     axes.legend(fontsize=8, loc="upper left")
     x, y = f"gain (nats), median of its quantile bin; n = {n:,}", "led to a right second answer (%)"
-    return _named(axes, x, y, "Does the gain foretell whether a reflection helps?", ylim=(0, 100))
+    figures.label(axes, x, y, "Does the gain foretell whether a reflection helps?", ylim=(0, 100))
+    return figure
 
 
 def heat(frame: pd.DataFrame, names: tuple[str, str, str], title: str, sign: str, **style: Any) -> Figure:
@@ -50,17 +49,9 @@ def heat(frame: pd.DataFrame, names: tuple[str, str, str], title: str, sign: str
     values, texts = (cells.pivot(index=rows, columns=columns, values=v).reindex(**order) for v in ("percent", "text"))
     sns.heatmap(values, annot=texts.fillna(""), fmt="", ax=axes, **style)
     axes.tick_params(axis="y", rotation=0)
-    told = f"{title}, 95 % intervals, n of a cell ≤ {frame['n'].max():,}"
-    axes.set_title(told, loc="left")
+    figures.label(axes, columns, rows, f"{title}, 95 % intervals, n of a cell ≤ {frame['n'].max():,}")
     return figure
 
 
 def _spread(frame: pd.DataFrame, share: str) -> np.ndarray:
-    """Lengths of error bars below and above."""
-    return 100 * np.clip([frame[share] - frame["low"], frame["high"] - frame[share]], 0, None)
-
-
-def _named(axes: Axes, x: str, y: str, title: str, **limits: Any) -> Figure:
-    axes.set(xlabel=x, ylabel=y, **limits)
-    axes.set_title(title, loc="left")
-    return axes.figure  # type: ignore[return-value]
+    return 100 * figures.whiskers(frame[share], frame["low"], frame["high"])

@@ -119,8 +119,8 @@ def sources_markdown() -> str:
     return "\n".join(lines)
 
 
-def _checked(sources: Sequence[Any], n: int | None, shown_tests: int) -> list[str]:
-    """The names of sources, known ones. Raises ValueError."""
+def check_names(sources: Sequence[Any]) -> list[str]:
+    """The names of sources, known ones, which need not be here. Raises ValueError."""
     if not isinstance(sources, list | tuple) or not sources:
         raise ValueError("sources is a list of one or more names")
     names = [own.source_name(source) for source in sources]
@@ -129,6 +129,13 @@ def _checked(sources: Sequence[Any], n: int | None, shown_tests: int) -> list[st
             raise ValueError(f"the source {name!r} is named twice")
         if _is_published(name):
             _resolve(name)
+        elif not is_own(name):  # made here, and a question shows whether it can be
+            _draw(name, "train", 1, 0, None, set(), {})
+    return names
+
+
+def _checked(sources: Sequence[Any], n: int | None, shown_tests: int) -> list[str]:
+    names = check_names(sources)
     if n is not None and (type(n) is not int or n < 1):
         raise ValueError(f"n is a number of rows from 1, or None for all; got {n!r}")
     if type(shown_tests) is not int or shown_tests < 0:
@@ -146,17 +153,6 @@ def is_own(name: str) -> bool:
         return False
     named = name.startswith(("jsonl:", "hub:")) or bool(re.search(r"[/\\.]", name))
     return named or os.path.exists(store.resolve_dir(name))
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise ValueError for a published, embedded or generated source that there is not, or that is named twice."""
-    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise ValueError(f"source {twice!r} is there twice")
-    for name in names:
-        if name.partition(":")[0] in ("synthetic", reasoning.NAME):
-            _draw(name, "train", 1, 0, None, set(), {})
-        elif not is_own(name):
-            _resolve(name)
 
 
 def _resolve(name: str) -> Source:

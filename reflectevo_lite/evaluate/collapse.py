@@ -49,9 +49,14 @@ def _true(pairs: Sequence[tuple[Any, Any]]) -> float:
 
 
 def _copied(row: Any, text: str) -> float:
-    source = f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}"
-    known, triples = (list(zip(w, w[1:], w[2:], strict=False)) for w in (source.split(), text.split()))
-    return sum(t in set(known) for t in triples) / max(1, len(triples))
+    own, known = triples(text), set(triples(f"{prompts.question_text(row['problem'])}\n{row['turn1']['completion']}"))
+    return sum(t in known for t in own) / max(1, len(own))
+
+
+def triples(text: str) -> list[tuple[str, ...]]:
+    """Every three words in a row."""
+    words = text.split()
+    return list(zip(words, words[1:], words[2:], strict=False))
 
 
 def _place(text: str) -> str | None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from .. import curate, prompts, store
 from ..grading import UNREAD
+from .collapse import triples
 from .reading import FEWEST
 
 SIGNS = {  # column → (what it is, the share above which it warns, what to do)
@@ -53,15 +54,12 @@ def health_warnings(table: pd.DataFrame) -> list[str]:
 def _signs(row: Any, reflection: Any, limit: float) -> tuple[bool, ...]:
     text, first, second = reflection["text"], row["turn1"], reflection["turn2"]
     shown = [shot["reflection"] for shot in row["problem"].get("reflection_shots", ())]
-    known = {t for s in (prompts.question_text(row["problem"]), first["completion"], *shown) for t in _triples(s)}
-    own, leaks = _triples(text), curate.leaks(row["problem"], first, text)
+    known = {
+        t for s in (prompts.question_text(row["problem"]), first["completion"], *shown) for t in triples(s.lower())
+    }
+    own, leaks = triples(text.lower()), curate.leaks(row["problem"], first, text)
     loops = sum(n - 1 for n in Counter(own).values()) > 0.3 * len(own)
     echo = sum(t in known for t in own) > 0.6 * len(own)
     again = second["answer"] is not None and second["answer"] == first["answer"]
     unread = second.get("read") in UNREAD
     return not text.strip(), reflection["tokens"] >= limit, loops, echo, leaks, again, unread, second["correct"]
-
-
-def _triples(text: str) -> list[tuple[str, ...]]:
-    words = text.lower().split()
-    return list(zip(words, words[1:], words[2:], strict=False))

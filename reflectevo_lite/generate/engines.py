@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 from ..rows import Message
 from . import models, sizes
 from .chat import TEMPLATE, stop_tokens
-from .protocol import NOT_ASKED, REFUSED, Adapter, AnswerBy, Completion, Engine, Sampling
-from .server import FEW, ServerEngine, ServerOptions
+from .protocol import FEW, MOST_REFUSED, NOT_ASKED, REFUSED, Adapter, AnswerBy, Completion, Engine, Sampling
+from .server import ServerEngine
 
 Batching = Literal["padded", "generate"]
 TOO_LONG = Completion("", 0, False, f"{REFUSED}, too long for the context")
@@ -103,7 +103,7 @@ class TransformersEngine(Engine):
         room = (getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize) - how.max_new_tokens
         fit = [i for i, ids in enumerate(prompts) if 0 < len(ids) <= room]
         long = [len(ids) for ids in prompts if len(ids) > room]
-        if len(long) > max(FEW, ServerOptions().max_refused * len(prompts)):
+        if len(long) > max(FEW, MOST_REFUSED * len(prompts)):
             said = f"{len(long):,} of {len(prompts):,} prompts, up to {max(long):,} tokens long, leave no room for"
             left = f"{said} {how.max_new_tokens:,} new ones in the context of {self.name}"
             raise ValueError(f"{left}: leave long questions out, or lower shots or max_new_tokens")

@@ -8,6 +8,7 @@ from ..rows import Message
 
 Adapter = str | Path | None
 AnswerBy = Literal["text", "likelihood", "likelihood_norm"]
+FEW, MOST_REFUSED = 2, 0.05  # so many prompts may be refused in any case; the share of more that ends a run
 REFUSED = "refused"  # so begins the trouble of a completion that was never made
 
 

@@ -24,14 +24,13 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Le
 
 from ..rows import Message
-from .protocol import NOT_ASKED, REFUSED, Adapter, Completion, Engine, Sampling
+from .protocol import FEW, MOST_REFUSED, NOT_ASKED, REFUSED, Adapter, Completion, Engine, Sampling
 
 if TYPE_CHECKING:
     import openai
 
 NO_REPLY = 599  # the status that we give to a 200 which is no answer: a proxy's page while the server restarts
 AGAIN = "see that the server runs and server_url is right; the same command goes on from here"
-FEW = 2  # so many prompts may be refused or empty in any case
 NO_TEXT, EMPTY = "no text", (0.5, "raise max_new_tokens, or end thinking by extra_body")
 LOOPBACK = re.compile(r"(?:.*\.)?localhost|127(?:\.\d+){3}|::1|::ffff:127(?:\.\d+){3}")
 SECRET = re.compile("auth|key|token|secret|cookie|password", re.I)  # a header's name
@@ -58,7 +57,7 @@ class ServerOptions(NamedTuple):
     timeout_s: Annotated[float, Gt(0)] = 600.0
     concurrency: Annotated[int, Ge(1), Le(1000)] = 32  # requests under way
     retries: Annotated[int, Ge(0), Le(1000)] = 10  # after 0.5 to 8 s, or what Retry-After asks for, up to two minutes
-    max_refused: Annotated[float, Ge(0), Le(1)] = 0.05  # share of prompts that may be refused
+    max_refused: Annotated[float, Ge(0), Le(1)] = MOST_REFUSED  # share of prompts that may be refused
     adapters: dict[str, str] = {}  # path → served name (vLLM: --lora-modules NAME=PATH)
 
     @classmethod

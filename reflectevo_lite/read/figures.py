@@ -60,7 +60,8 @@ def show(figure: Figure, run: store.Run, name: str) -> None:
     display(figure)
 
 
-def _label(axes: Axes, x: str, y: str, title: str, **more: Any) -> None:
+def label(axes: Axes, x: str, y: str, title: str, **more: Any) -> None:
+    """Name both axes and the figure; `more` are settings of the axes, such as limits."""
     axes.set(xlabel=x, ylabel=y, **more)
     axes.set_title(title, loc="left")
 
@@ -78,16 +79,16 @@ def _name_rows(axes: Axes, results: pd.DataFrame) -> None:
     axes.invert_yaxis()
 
 
-def _finish(axes: Axes, names: Iterable[str], columns: int, x: str, title: str, **limits: Any) -> None:
+def finish(axes: Axes, names: Iterable[str], columns: int, x: str, title: str, **limits: Any) -> None:
     """A chart of horizontal bars: their names from the top, and the legend, if any, in so many columns below."""
     axes.set_yticks(range(len(names := list(names))), names)
     axes.invert_yaxis()
     if columns:
         _legend_below(axes, columns, 0.4 if columns > 1 else 0.5)
-    _label(axes, x, "", title, **limits)
+    label(axes, x, "", title, **limits)
 
 
-def _bars(value: Any, low: Any, high: Any) -> np.ndarray:
+def whiskers(value: Any, low: Any, high: Any) -> np.ndarray:
     """Lengths of error bars below and above a number, or each of several, as matplotlib wants them."""
     return np.clip([value - low, high - value], 0, None).reshape(2, -1)
 
@@ -95,7 +96,7 @@ def _bars(value: Any, low: Any, high: Any) -> np.ndarray:
 def _curve(axes: Axes, x: pd.Series, frame: pd.DataFrame, column: str, **style: Any) -> None:
     """A fraction in percent against x, with its interval (columns low and high)."""
     share, low, high = (100 * frame[name] for name in (column, "low", "high"))
-    axes.errorbar(x, share, yerr=_bars(share, low, high), marker="o", **style)
+    axes.errorbar(x, share, yerr=whiskers(share, low, high), marker="o", **style)
 
 
 def _colours(settings: Iterable[str]) -> dict[str, str]:
@@ -131,8 +132,8 @@ def task_mix(problems: dict[str, list[dict[str, Any]]]) -> Figure:
     sns.countplot(frame, y="task", hue="split", ax=left)
     sns.move_legend(left, "upper center", bbox_to_anchor=(0.5, -0.7 / height), ncols=2, title=None, frameon=False)
     sns.boxplot(frame, y="task", x="words", ax=right, color=BLUE, showfliers=False, width=0.5)
-    _label(left, "problems", "", f"Task mix (n = {len(frame):,})")
-    _label(right, "question length (words)", "", "Length")
+    label(left, "problems", "", f"Task mix (n = {len(frame):,})")
+    label(right, "question length (words)", "", "Length")
     right.tick_params(labelleft=False)
     return figure
 
@@ -146,7 +147,7 @@ def instructions(frame: pd.DataFrame) -> Figure:
         table = frame[frame["plan"] == plan].pivot(index="locate", columns="verify", values="corrected")
         table = table.reindex([name for name in frame["locate"].unique() if name in table.index])
         sns.heatmap(100 * table, vmax=high, ax=axes, cbar=plan == "low-level", **style)
-        _label(axes, "how to verify", "where to look" if plan == "high-level" else "", f"{plan} plan")
+        label(axes, "how to verify", "where to look" if plan == "high-level" else "", f"{plan} plan")
     both[1].tick_params(labelleft=False)
     n = f"{frame['n'].sum():,}"
     figure.suptitle(f"Which instruction yields reflections that help? (n = {n} reflections)", fontsize=11)
@@ -186,7 +187,7 @@ def training(curves: pd.DataFrame, kind: str) -> Figure:
             part.axhline(np.log(2), color=GREY, ls=":", lw=1.2, label="ln 2")
         if first:
             part.legend(fontsize=8, title=None)
-        _label(part, "optimiser step", unit, title)
+        label(part, "optimiser step", unit, title)
     return figure
 
 
@@ -197,7 +198,7 @@ def accuracy(results: pd.DataFrame, lines: Mapping[str, float | None] | None = N
     sure = np.select([results["Δ low"] > 0, results["Δ high"] < 0], [GREEN, RED], GREY)
     for i, row in enumerate(results.to_dict("records")):
         first, second, color = row["Acc@t1"], row["Acc@t2"], sure[i]
-        spread = _bars(second, first + row["Δ low"], first + row["Δ high"])
+        spread = whiskers(second, first + row["Δ low"], first + row["Δ high"])
         axes.plot([first, second], [i, i], color=color, lw=2, alpha=0.6, zorder=1)
         axes.errorbar(second, i, xerr=spread, color=color, capsize=3, lw=1.4, zorder=2)
         axes.scatter([first], [i], facecolor="white", edgecolor="black", s=36, zorder=3)
@@ -205,7 +206,7 @@ def accuracy(results: pd.DataFrame, lines: Mapping[str, float | None] | None = N
         axes.annotate(f"{second:.1f}", (second, i), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
     _name_rows(axes, results)
     told = f"accuracy (%), n = {_n(results['n'])}, bars: 95 % interval of the gain"
-    _label(axes, told, "", "From the first answer to the second")
+    label(axes, told, "", "From the first answer to the second")
     for name, share in (lines or {}).items():
         if share is not None:
             axes.axvline(100 * share, color=PURPLE, ls="--", lw=1.2, label=name)
@@ -225,7 +226,7 @@ def flips(results: pd.DataFrame, title: str = "What the second turn changes") ->
     _stack(axes, shares, (BLUE, GREEN, RED, GREY), 0.65)
     _name_rows(axes, results)
     _legend_below(axes, 4, 0.4)
-    _label(axes, "share of questions (%)", "", title)
+    label(axes, "share of questions (%)", "", title)
     return figure
 
 
@@ -240,7 +241,7 @@ def tokens_accuracy(results: pd.DataFrame) -> Figure:
     for row in rows:
         x, y, one = row["tokens per question"], row["Acc@t2"], Evaluation.parse(row["key"])
         family = "control" if one.controls else evaluate.setting(one.setting).family
-        spread = _bars(y, row["Acc@t1"] + row["Δ low"], row["Acc@t1"] + row["Δ high"])
+        spread = whiskers(y, row["Acc@t1"] + row["Δ low"], row["Acc@t1"] + row["Δ high"])
         axes.errorbar(x, y, yerr=spread, fmt=shape[family], color=FAMILIES[family][0], capsize=3, ms=6, lw=1.2)
         shown.add(family)
     for family, (colour, said) in FAMILIES.items():
@@ -250,7 +251,7 @@ def tokens_accuracy(results: pd.DataFrame) -> Figure:
     _name_beside(axes, rows)
     _legend_below(axes, 3)
     y_label = f"Acc@t2 (%), n = {_n(results['n'])}, bars: 95 % interval of the gain"
-    _label(axes, "tokens generated after turn 1 (per question)", y_label, "What accuracy costs")
+    label(axes, "tokens generated after turn 1 (per question)", y_label, "What accuracy costs")
     return figure
 
 
@@ -277,8 +278,8 @@ def turns(frame: pd.DataFrame) -> Figure:
             _curve(axes, some[x], some, "accuracy", capsize=3, lw=1.6, label=name, color=colours[name])
     both[0].legend(fontsize=8)
     xticks = sorted(frame["turn"].unique())
-    _label(both[0], "turn", f"accuracy (%), n = {_n(frame['n'])}", "Further turns", xticks=xticks)
-    _label(both[1], "tokens spent after turn 1, per question", "", "What they cost")
+    label(both[0], "turn", f"accuracy (%), n = {_n(frame['n'])}", "Further turns", xticks=xticks)
+    label(both[1], "tokens spent after turn 1, per question", "", "What they cost")
     return figure
 
 
@@ -290,8 +291,8 @@ def rounds(frame: pd.DataFrame) -> Figure:
     left.legend(fontsize=8)
     right.plot(frame["round"], 100 * frame["corrected"], color=BLUE, marker="o")
     xticks, told = list(frame["round"]), "Yield of each round's rollouts"
-    _label(left, "round (0: prompted base)", "accuracy (%)", "Held-out accuracy, 95 % intervals", xticks=xticks)
-    _label(right, "round", "reflections that helped (%)", told, xticks=xticks, ylim=(0, 100))
+    label(left, "round (0: prompted base)", "accuracy (%)", "Held-out accuracy, 95 % intervals", xticks=xticks)
+    label(right, "round", "reflections that helped (%)", told, xticks=xticks, ylim=(0, 100))
     return figure
 
 
@@ -306,8 +307,8 @@ def collapse(frame: pd.DataFrame) -> Figure:
         axes.set(ylim=(0, 100), xticks=list(frame["round"]))
         axes.legend(fontsize=8)
     lengths = " → ".join(f"{words:.0f}" for words in frame["words"])
-    _label(left, "round", f"share (%), {_n(frame['reflections'])} reflections a round", "Variety and yield")
-    _label(right, "round", "", f"Sameness; mean length in words {lengths}")
+    label(left, "round", f"share (%), {_n(frame['reflections'])} reflections a round", "Variety and yield")
+    label(right, "round", "", f"Sameness; mean length in words {lengths}")
     return figure
 
 
@@ -319,7 +320,7 @@ def localisation(frame: pd.DataFrame) -> Figure:
     axes.barh(at + 0.33, 100 * frame[last], color=ORANGE, height=0.12, label=last)
     axes.vlines(100 * frame["chance"], at - 0.35, at + 0.4, color="black", lw=1.5, label="a place at random")
     told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
-    _finish(axes, frame["setting"], 3, told, "Does the reflection find the mistake?", xlim=(0, 100))
+    finish(axes, frame["setting"], 3, told, "Does the reflection find the mistake?", xlim=(0, 100))
     return figure
 
 
@@ -332,7 +333,7 @@ def truth(frame: pd.DataFrame) -> Figure:
     axes.barh(at + 0.19, 100 * frame["mended"], color=BLUE, height=0.36, label="led to a right answer")
     axes.scatter(100 * frame["place"], at - 0.19, color="black", marker="|", s=90, label="names a wrong place")
     told = f"share of reflections on wrong answers (%), n ≤ {_n(frame['n'])}"
-    _finish(axes, frame["setting"], 3, told, "Do reflections say what is so?", xlim=(0, 100))
+    finish(axes, frame["setting"], 3, told, "Do reflections say what is so?", xlim=(0, 100))
     return figure
 
 
@@ -345,11 +346,11 @@ def error_classes(frame: pd.DataFrame) -> Figure:
     for i, (name, some) in enumerate(frame.groupby("setting", sort=False)):
         share, n = some.set_index("class").reindex(counts.index).fillna(0)[["mended", "n"]].to_numpy().T
         bounds = np.transpose(list(map(evaluate.wilson, (share * n).round(), n)))
-        style = {"color": palette[name], "label": name, "yerr": 100 * _bars(share, *bounds), "capsize": 3}
+        style = {"color": palette[name], "label": name, "yerr": 100 * whiskers(share, *bounds), "capsize": 3}
         axes.bar(at + i * width, 100 * share, width, ecolor="0.3", **style)
     axes.set_xticks(at + 0.4 - width / 2, [f"{name}\n(n = {n})" for name, n in counts.items()])
     axes.legend(fontsize=8)
-    _label(axes, "", "mended at turn 2 (%), 95 % intervals", "Which mistakes can be mended?")
+    label(axes, "", "mended at turn 2 (%), 95 % intervals", "Which mistakes can be mended?")
     return figure
 
 
@@ -361,14 +362,14 @@ def taxonomy(shares: pd.DataFrame) -> Figure:
     groups = mistakes.PAPER["group"].reindex(shares["class"])
     paper = {"marker": "D", "facecolor": "white", "edgecolor": "black", "s": 34}
     axes.barh(at, share, color=[colours.get(group, GREY) for group in groups], height=0.6)
-    spread = _bars(share, 100 * shares["low"], 100 * shares["high"])
+    spread = whiskers(share, 100 * shares["low"], 100 * shares["high"])
     axes.errorbar(share, at, xerr=spread, fmt="none", ecolor="black", capsize=3, lw=1.1)
     axes.scatter(100 * shares["paper"], at, zorder=4, label="the paper's failures", **paper)
     for name, colour in colours.items():
         axes.barh([0], [0], color=colour, label=name)
     names = [f"{name} ({n:,})" for name, n in zip(shares["class"], shares["n"], strict=True)]
     told = f"share of wrong first attempts (%), n = {_n(shares['total'])}, bars: 95 % interval"
-    _finish(axes, names, 5, told, "What goes wrong in first attempts")
+    finish(axes, names, 5, told, "What goes wrong in first attempts")
     return figure
 
 
@@ -378,10 +379,10 @@ def reflection_style(frame: pd.DataFrame) -> Figure:
     figure, (left, middle, right) = canvas(11.5, 0.55 * len(texts) + 2.1, 3)
     sns.boxplot(frame, y="setting", x="words", order=list(texts), color=BLUE, showfliers=False, width=0.55, ax=left)
     left.set_yticks(range(len(texts)), [f"{name}\n(n = {len(some):,})" for name, some in texts.items()])
-    _label(left, "length (words)", "", "Length")
+    label(left, "length (words)", "", "Length")
     distinct = [100 * some.nunique() / len(some) for some in texts.values()]
     middle.barh(range(len(texts)), distinct, color=ORANGE, height=0.55)
-    _label(middle, "distinct texts (%)", "", "Diversity")
+    label(middle, "distinct texts (%)", "", "Diversity")
     common = frame["verb"].value_counts().index[:5]
     colours = dict(zip(common, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=False)) | {"other": GREY}
     verbs = frame["verb"].where(frame["verb"].isin(common), "other")
@@ -389,7 +390,7 @@ def reflection_style(frame: pd.DataFrame) -> Figure:
     shown = {verb: shares[verb] for verb in colours if verb in shares}
     _stack(right, shown, [colours[verb] for verb in shown], 0.55)
     right.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    _label(right, "share of reflections (%)", "", "First verb of the plan")
+    label(right, "share of reflections (%)", "", "First verb of the plan")
     for axes in (middle, right):
         axes.set(ylim=left.get_ylim(), xlim=(0, 100), yticks=range(len(texts)))
         axes.tick_params(labelleft=False)

@@ -128,7 +128,7 @@ def _check(args: argparse.Namespace) -> None:
     from .. import data
 
     asked = params.defaults() | {"n_train": 0, "n_test": 0, "model": None} | params.checked(named | _overrides(args))
-    data.check_names([str(data.source_name(one)) for one in asked["sources"]])
+    data.check_names(asked["sources"])
     if not _show_data(asked):
         print("No source of your own: nothing to check.")
 

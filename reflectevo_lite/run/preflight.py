@@ -38,8 +38,7 @@ def _check_values(values: dict[str, Any], stages: Sequence[str]) -> None:
     from ..train import GRPOParams, TrainParams
 
     v, p = values, SimpleNamespace(**values)
-    names = [str(data.source_name(one)) for one in v["sources"]], [data.source_name(s) for s in v["test_sources"] or ()]
-    for some in names if DATA in stages else ():
+    for some in (v["sources"], v["test_sources"] or v["sources"]) if DATA in stages else ():
         data.check_names(some)
     prompts.instruction_pool(v["instructions"])
     for rates in ("sft", "corrector", "dpo", "further"):

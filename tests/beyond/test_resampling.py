@@ -7,16 +7,6 @@ from reflectevo_lite import evaluate, generate, store
 from reflectevo_lite.evaluate import Asked, Evaluation, Setting
 
 
-def row(i, first, second, task="a"):
-    return {
-        "id": str(i),
-        "task": task,
-        "turn1_correct": first,
-        "turn2_correct": second,
-        "tokens": 10,
-    }
-
-
 class Sampler:
     """Fresh answers from a list, in turn, whatever is asked; every answer takes ten tokens."""
 
@@ -40,7 +30,10 @@ def resampled(tmp_path, answers, tokens, mode="oracle", first_answer="1", gold="
     first = [
         {"prompt": [], "completion": "", "answer": first_answer, "correct": right, "tokens": 1, "truncated": False}
     ]
-    store.write_jsonl(tmp_path / f"x.{mode}.jsonl", [row("q", right, right) | {"tokens": tokens}])
+    store.write_jsonl(
+        tmp_path / f"x.{mode}.jsonl",
+        [{"id": "q", "task": "t", "turn1_correct": right, "turn2_correct": right, "tokens": tokens}],
+    )
     engine = Sampler(answers)
     return engine, resample(engine, Asked([problem], first, tmp_path), Evaluation("x", mode))
 

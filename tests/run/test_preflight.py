@@ -108,7 +108,7 @@ def test_other_things_that_are_missing(tmp_path, asked, monkeypatch, given, line
     [
         ({"sources": ["synthetic:nonsense"]}, "unknown source 'synthetic:nonsense'"),
         ({"sources": ["gsm9k"]}, "unknown source 'gsm9k'; did you mean 'gsm8k'?"),
-        ({"sources": ["synthetic", "synthetic"]}, "source 'synthetic' is there twice"),
+        ({"sources": ["synthetic", "synthetic"]}, "the source 'synthetic' is named twice"),
         ({"instructions": "nonsense"}, "unknown reflection instruction nonsense"),
         ({"other_seeds": ["nowhere"]}, "other_seeds: there is no nowhere"),
         ({"processes": 3, "sft_batch_size": 4}, "batch_size 4 cannot be shared by 3 processes"),
